@@ -1,0 +1,15 @@
+//! SQL text to facts: the lexer, the sketch that tokens alone allow, the grammar behind bounds, and the cache over them.
+//!
+//! Invariant: no text reaches the grammar that could exhaust a stack or a millisecond; what the grammar did not take is
+//! never a read. Deliberately absent: what a name means on a server (that is `catalog`), and any routing.
+
+mod analysis;
+mod cache;
+mod lexer;
+mod literal;
+
+pub use analysis::{
+    Access, Analysis, Effects, Equality, Function, Kind, Literal, Memo, Operand, Shape, Statement, Table, Transaction,
+    Understood,
+};
+pub use cache::{Analyzer, CacheStats, Stream, TextContext};
