@@ -3,13 +3,15 @@
 //! Two independent means:
 //! * a watchdog, a small shell script whose standard input is a pipe from us: when we end, by whatever signal, it reads
 //!   end of file, stops the servers and removes the data;
-//! * a lock file: the system releases it when its holder dies, so the next start knows a directory that nobody holds,
-//!   stops what still runs in it and takes it over.
+//! * a lock file, held by us and by the watchdog: the system releases it when both are gone, so the next start knows a
+//!   directory that nobody holds, stops what still runs in it and takes it over. While the watchdog of a starter that
+//!   died is still at work, the next start waits for it.
 //!
 //! A process is signalled only if its working directory is the data directory that names it (PostgreSQL changes into
 //! its data directory), so a recycled process number is never hit.
 
 use std::fs::{File, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -28,9 +30,13 @@ pub(super) const NODES: &str = "nodes";
 const PREFIX: &str = "pointsman-";
 /// How long a server may take to stop when told to do so at once.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the watchdog of a starter that died may take.
+const WATCHDOG_DEADLINE: Duration = Duration::from_secs(30);
+/// How often a condition is asked for.
+const POLL: Duration = Duration::from_millis(10);
 
-/// Ends the servers when the pipe to its starter closes. `$1` is the directory, `$2` what to remove then.
-/// It takes the list when it starts to act, so that a cluster started later in the same place is none of its business.
+/// Ends the servers when the pipe to its starter closes. `$1` is the directory, `$2` what to remove then. Its standard
+/// output is the lock file: it writes nothing there, but holds the lock as long as it lives.
 const WATCHDOG: &str = r#"
 read -r word
 [ "$word" = done ] && exit 0
@@ -42,6 +48,7 @@ pids=""
 for data in "$1"/*/; do
     data=${data%/}
     pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) || continue
+    pid=${pid#-}
     case $pid in '' | *[!0-9]*) continue ;; esac
     mine "$pid" "$data" && kill -QUIT "$pid" && pids="$pids $pid"
 done
@@ -54,7 +61,7 @@ for pid in $pids; do
         sleep 0.1
     done
 done
-[ -n "$2" ] && rm -rf -- "$2"
+rm -rf -- "$2" 2>/dev/null || rm -rf -- "$2"
 exit 0
 "#;
 
@@ -65,7 +72,7 @@ pub(super) struct Home {
     /// Removed whole, because it was made here and nobody named it.
     temporary: bool,
     watchdog: Option<(Child, ChildStdin)>,
-    _lock: File,
+    lock: File,
 }
 
 impl Home {
@@ -91,7 +98,7 @@ impl Home {
         remove(&path.join(NODES))?;
         let nodes = path.join(NODES);
         std::fs::create_dir(&nodes).map_err(Error::io(format!("cannot make {}", nodes.display())))?;
-        let mut home = Self { path, temporary: named.is_none(), watchdog: None, _lock: lock };
+        let mut home = Self { path, temporary: named.is_none(), watchdog: None, lock };
         home.watchdog = Some(home.watch()?);
         Ok(home)
     }
@@ -112,13 +119,14 @@ impl Home {
 
     fn watch(&self) -> Result<(Child, ChildStdin)> {
         let removed = if self.temporary { self.path.clone() } else { self.path.join(NODES) };
+        let lock = self.lock.try_clone().map_err(Error::io("cannot share the lock"))?;
         let mut child = Command::new("/bin/sh")
             .args(["-c", WATCHDOG, "pointsman-watchdog"])
             .arg(self.path.join(NODES))
             .arg(removed)
             .current_dir("/")
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::from(lock))
             .stderr(Stdio::null())
             // A group of its own: Ctrl-C in a terminal reaches us, and we stop the servers in order.
             .process_group(0)
@@ -140,33 +148,65 @@ impl Drop for Home {
             let _ = std::fs::remove_file(self.path.join(LOCK));
         }
         if let Some((mut child, mut pipe)) = self.watchdog.take() {
-            let _ = std::io::Write::write_all(&mut pipe, b"done\n");
+            let _ = pipe.write_all(b"done\n");
             drop(pipe);
             let _ = child.wait();
         }
     }
 }
 
-/// Locks the lock file of `path`: none if there is no lock file.
+/// Locks the lock file of `path`: none if there is no lock file. Waits for the watchdog of a holder that died.
 fn lock(path: &Path) -> Result<Option<File>> {
-    let file = match File::options().write(true).open(path.join(LOCK)) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io(format!("cannot open the lock file in {}", path.display()))(error)),
-    };
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(Error::io(format!("cannot lock {}", path.display()))(error)),
+    let name = path.join(LOCK);
+    let start = Instant::now();
+    loop {
+        let mut file = match File::options().read(true).write(true).open(&name) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io(format!("cannot open the lock file in {}", path.display()))(error)),
+        };
+        match file.try_lock() {
+            Ok(()) => {
+                // The watchdog removes a temporary directory, and we may have opened its file before that.
+                let same = name.metadata().is_ok_and(|now| file.metadata().is_ok_and(|ours| now.ino() == ours.ino()));
+                if !same {
+                    continue;
+                }
+                sign(&mut file, path)?;
+                return Ok(Some(file));
+            }
+            Err(TryLockError::WouldBlock) if holder_died(&mut file) && start.elapsed() < WATCHDOG_DEADLINE => {
+                std::thread::sleep(POLL);
+            }
+            Err(TryLockError::WouldBlock) => return Err(Error::InUse(path.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(Error::io(format!("cannot lock {}", path.display()))(error)),
+        }
     }
+}
+
+/// Writes our process number into the lock file.
+fn sign(file: &mut File, path: &Path) -> Result<()> {
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| write!(file, "{}", std::process::id()))
+        .map_err(Error::io(format!("cannot write the lock file in {}", path.display())))
+}
+
+/// Whether the process that signed the lock file is gone.
+fn holder_died(file: &mut File) -> bool {
+    let mut text = String::new();
+    let read = file.read_to_string(&mut text).is_ok();
+    let pid = text.parse().ok().filter(|_| read).and_then(Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
 }
 
 /// Makes a lock file that nobody ever sees unlocked: locked under a name of its own, then renamed.
 fn make_lock(path: &Path) -> Result<File> {
     let draft = path.join(format!("{LOCK}.{}", std::process::id()));
     let failed = || Error::io(format!("cannot make the lock file in {}", path.display()));
-    let file = File::create(&draft).map_err(failed())?;
+    let mut file = File::create(&draft).map_err(failed())?;
     file.lock().map_err(failed())?;
+    sign(&mut file, path)?;
     std::fs::rename(&draft, path.join(LOCK)).map_err(failed())?;
     Ok(file)
 }
@@ -192,7 +232,7 @@ fn stop_strays(nodes: &Path) {
         let _ = rustix::process::kill_process(pid, Signal::QUIT);
         let start = Instant::now();
         while postmaster(&data) == Some(pid) && start.elapsed() < STOP_DEADLINE {
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(POLL);
         }
         if postmaster(&data) == Some(pid) {
             kill_tree(pid);
@@ -203,7 +243,8 @@ fn stop_strays(nodes: &Path) {
 /// The process that serves `data`, if its process file names one that is alive and works there.
 pub(super) fn postmaster(data: &Path) -> Option<Pid> {
     let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
-    let pid: i32 = text.lines().next()?.trim().parse().ok()?;
+    // The number is negative while initdb runs it without a postmaster.
+    let pid = text.lines().next()?.trim().parse::<i32>().ok()?.checked_abs()?;
     let works_there = if Path::new("/proc/self/cwd").exists() {
         std::fs::read_link(format!("/proc/{pid}/cwd")).ok()? == data
     } else {
@@ -239,12 +280,18 @@ pub(super) fn children(pid: Pid) -> Vec<Pid> {
         .collect()
 }
 
+/// Removes a directory and all in it; tries again while a program that is just dying still writes into it.
 fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format!("cannot remove {}", path.display()))(error))
+    let start = Instant::now();
+    loop {
+        match std::fs::remove_dir_all(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && start.elapsed() < STOP_DEADLINE => {
+                std::thread::sleep(POLL);
+            }
+            Err(error) => return Err(Error::io(format!("cannot remove {}", path.display()))(error)),
+            Ok(()) => return Ok(()),
         }
-        _ => Ok(()),
     }
 }
 
