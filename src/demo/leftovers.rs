@@ -71,6 +71,8 @@ pub(super) struct Home {
     path: PathBuf,
     /// Removed whole, because it was made here and nobody named it.
     temporary: bool,
+    /// Was not there before: removed as well if nothing of the user's is in it.
+    made: bool,
     watchdog: Option<(Child, ChildStdin)>,
     lock: File,
 }
@@ -86,6 +88,7 @@ impl Home {
             Some(path) => path.to_owned(),
             None => std::env::temp_dir().join(format!("{PREFIX}{:016x}", rand::random::<u64>())),
         };
+        let made = !path.exists();
         std::fs::create_dir_all(&path).map_err(Error::io(format!("cannot make {}", path.display())))?;
         // The watchdog compares with what the system reports as a working directory: no symbolic links.
         let path = path.canonicalize().map_err(Error::io(format!("cannot resolve {}", path.display())))?;
@@ -98,7 +101,7 @@ impl Home {
         remove(&path.join(NODES))?;
         let nodes = path.join(NODES);
         std::fs::create_dir(&nodes).map_err(Error::io(format!("cannot make {}", nodes.display())))?;
-        let mut home = Self { path, temporary: named.is_none(), watchdog: None, lock };
+        let mut home = Self { path, temporary: named.is_none(), made, watchdog: None, lock };
         home.watchdog = Some(home.watch()?);
         Ok(home)
     }
@@ -146,6 +149,10 @@ impl Drop for Home {
         let _ = remove(&removed);
         if !self.temporary {
             let _ = std::fs::remove_file(self.path.join(LOCK));
+        }
+        if self.made {
+            // Fails, as it should, when something else is in it.
+            let _ = std::fs::remove_dir(&self.path);
         }
         if let Some((mut child, mut pipe)) = self.watchdog.take() {
             let _ = pipe.write_all(b"done\n");
@@ -306,8 +313,11 @@ mod tests {
         let home = Home::take(Some(&path)).unwrap();
         assert!(matches!(Home::take(Some(&path)), Err(Error::InUse(_))));
         drop(home);
-        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
-        drop(Home::take(Some(&path)).unwrap());
+        assert!(!path.exists());
+        let home = Home::take(Some(&path)).unwrap();
+        std::fs::write(path.join("theirs"), "").unwrap();
+        drop(home);
+        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1);
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl Node {
         Ok(())
     }
 
-    /// Waits until the server says in its process file that it takes connections (line 8, as pg_ctl does).
+    /// Waits until the server says in its process file that it takes connections (line 8, as `pg_ctl` does).
     fn wait_ready(&self, start: Instant) -> Result<()> {
         loop {
             let Some(pid) = self.pid() else { return Err(self.not_ready("ended")) };
