@@ -46,20 +46,14 @@ impl Address {
         if host.is_empty() {
             return Err("has no host before the port".to_owned());
         }
-        if let Some(odd) = host
-            .chars()
-            .find(|c| c.is_whitespace() || matches!(c, '/' | '@' | '?' | ','))
-        {
+        if let Some(odd) = host.chars().find(|c| c.is_whitespace() || matches!(c, '/' | '@' | '?' | ',')) {
             return Err(format!("has {odd:?} in the host"));
         }
         let port = match port {
             Some(port) => parse_port(port)?,
             None => default_port,
         };
-        Ok(Self::Tcp {
-            host: host.to_owned(),
-            port,
-        })
+        Ok(Self::Tcp { host: host.to_owned(), port })
     }
 
     /// The port.
@@ -83,10 +77,7 @@ impl Address {
     #[must_use]
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp { host, port } => host
-                .parse::<IpAddr>()
-                .ok()
-                .map(|ip| SocketAddr::new(ip, *port)),
+            Self::Tcp { host, port } => host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, *port)),
             Self::Unix { .. } => None,
         }
     }
@@ -96,9 +87,7 @@ impl Address {
     #[must_use]
     pub fn is_local(&self) -> bool {
         match self {
-            Self::Tcp { host, .. } => {
-                host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-            }
+            Self::Tcp { host, .. } => host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
             Self::Unix { .. } => true,
         }
     }
@@ -106,10 +95,7 @@ impl Address {
     /// The same address with a relative Unix directory taken from `base`.
     pub(super) fn resolved(self, base: &Path) -> Self {
         match self {
-            Self::Unix { directory, port } => Self::Unix {
-                directory: base.join(directory),
-                port,
-            },
+            Self::Unix { directory, port } => Self::Unix { directory: base.join(directory), port },
             tcp @ Self::Tcp { .. } => tcp,
         }
     }
@@ -133,20 +119,11 @@ impl Serialize for Address {
 
 fn parse_unix(text: &str, default_port: u16) -> Result<Address, String> {
     if let Some((directory, port)) = text.rsplit_once("/.s.PGSQL.") {
-        return Ok(Address::Unix {
-            directory: PathBuf::from(directory),
-            port: parse_port(port)?,
-        });
+        return Ok(Address::Unix { directory: PathBuf::from(directory), port: parse_port(port)? });
     }
     match text.rsplit_once(':') {
-        Some((directory, port)) => Ok(Address::Unix {
-            directory: PathBuf::from(directory),
-            port: parse_port(port)?,
-        }),
-        None => Ok(Address::Unix {
-            directory: PathBuf::from(text),
-            port: default_port,
-        }),
+        Some((directory, port)) => Ok(Address::Unix { directory: PathBuf::from(directory), port: parse_port(port)? }),
+        None => Ok(Address::Unix { directory: PathBuf::from(text), port: default_port }),
     }
 }
 
@@ -176,6 +153,5 @@ fn split_host(text: &str) -> Result<(&str, Option<&str>), String> {
 }
 
 fn parse_port(text: &str) -> Result<u16, String> {
-    text.parse()
-        .map_err(|_| format!("has {text:?} for a port; a port is a number from 0 to 65535"))
+    text.parse().map_err(|_| format!("has {text:?} for a port; a port is a number from 0 to 65535"))
 }

@@ -14,6 +14,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::address::Address;
+use super::dump::{humantime_option, humantime_override, humantime_said, humantime_text, octal_text, size_text};
 use super::secret::{Credential, Secret};
 
 /// The whole configuration.
@@ -69,6 +70,7 @@ pub struct Server {
     /// Where to listen; at least one. A TCP host may be a name.
     pub listen: Vec<Address>,
     /// Permission bits of the Unix socket files, as `chmod` takes them.
+    #[serde(with = "octal_text")]
     pub unix_socket_mode: u32,
     /// TLS towards clients; `None` is `mode = "disable"`.
     pub tls: Option<ServerTls>,
@@ -86,6 +88,7 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// Bytes of one client that are held before its statements can be routed (a pipeline without
     /// Sync, a deferred BEGIN); at the limit they go to the primary.
+    #[serde(with = "size_text")]
     pub hold_limit: ByteSize,
     /// Keep-alive on client and server connections; `None` leaves it off.
     pub tcp_keepalive: Option<Keepalive>,
@@ -159,8 +162,10 @@ pub struct Policies {
     #[serde(with = "humantime_text")]
     pub deadline: Duration,
     /// Largest memory of one instance, tables included.
+    #[serde(with = "size_text")]
     pub memory: ByteSize,
     /// Largest `.wasm` file that is read.
+    #[serde(with = "size_text")]
     pub max_size: ByteSize,
     /// When a faulting generation is given up for the last good one.
     pub breaker: Breaker,
@@ -249,7 +254,7 @@ pub struct PoolOverrides {
     /// See [`Pool::prepared_statements`].
     pub prepared_statements: Option<usize>,
     /// See [`Pool::connect_timeout`].
-    #[serde(with = "humantime_option")]
+    #[serde(with = "humantime_said")]
     pub connect_timeout: Option<Duration>,
 }
 
@@ -440,55 +445,4 @@ pub struct User {
     pub credential: Option<Credential>,
     /// What differs from the database's pool.
     pub pool: PoolOverrides,
-}
-
-/// Durations in dumps, as the configuration writes them.
-mod humantime_text {
-    use super::Duration;
-    use serde::Serializer;
-
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde's `with` passes a reference"
-    )]
-    pub(super) fn serialize<S: Serializer>(
-        value: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(*value))
-    }
-}
-
-/// Durations that can be off.
-mod humantime_option {
-    use super::Duration;
-    use serde::Serializer;
-
-    #[expect(clippy::ref_option, reason = "serde's `with` passes a reference")]
-    pub(super) fn serialize<S: Serializer>(
-        value: &Option<Duration>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => super::humantime_text::serialize(value, serializer),
-            None => serializer.serialize_str("off"),
-        }
-    }
-}
-
-/// Durations that can be off, and that an override may not mention.
-mod humantime_override {
-    use super::Duration;
-    use serde::Serializer;
-
-    #[expect(clippy::ref_option, reason = "serde's `with` passes a reference")]
-    pub(super) fn serialize<S: Serializer>(
-        value: &Option<Option<Duration>>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => super::humantime_option::serialize(value, serializer),
-            None => serializer.serialize_none(),
-        }
-    }
 }
