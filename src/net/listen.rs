@@ -6,14 +6,11 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::net::lookup_host;
+use tokio::net::{TcpListener, UnixListener, lookup_host};
 
 use super::error::NetError;
 use super::stream::Stream;
@@ -103,17 +100,13 @@ pub async fn bind(addresses: &[ListenAddress], options: &ListenOptions) -> Resul
         match address {
             ListenAddress::Unix { directory } => {
                 let (socket, files) = unix_lock::bind(directory, options.unix_port, options.unix_mode, BACKLOG)?;
-                listeners.push(Listener {
-                    inner: Inner::Unix(AsyncFd::register_with_interest(socket, Interest::READABLE)?, files),
-                });
+                listeners.push(Listener { inner: Inner::Unix(UnixListener::from_std(socket)?, files) });
             }
             ListenAddress::Tcp { host, port } => {
                 for resolved in resolve(host, *port).await? {
                     let socket = bind_tcp(resolved, options).map_err(|source| bind_error(address, source))?;
                     let local = socket.local_addr()?;
-                    listeners.push(Listener {
-                        inner: Inner::Tcp(AsyncFd::register_with_interest(socket, Interest::READABLE)?, local),
-                    });
+                    listeners.push(Listener { inner: Inner::Tcp(TcpListener::from_std(socket)?, local) });
                 }
             }
         }
@@ -171,8 +164,8 @@ pub struct Listener {
 
 #[derive(Debug)]
 enum Inner {
-    Tcp(AsyncFd<std::net::TcpListener>, SocketAddr),
-    Unix(AsyncFd<UnixListener>, SocketFiles),
+    Tcp(TcpListener, SocketAddr),
+    Unix(UnixListener, SocketFiles),
 }
 
 impl Listener {
@@ -200,14 +193,13 @@ impl Listener {
     /// Those of a system that is out of files or memory: log it, wait a little (100 ms), call again.
     pub async fn accept(&self) -> io::Result<Accepted> {
         loop {
+            // Out of this runtime again: two cheap system calls per client, so that any worker's runtime can take it.
             let accepted = match &self.inner {
                 Inner::Tcp(listener, _) => {
-                    let next = listener.async_io(Interest::READABLE, std::net::TcpListener::accept).await;
-                    next.map(|(socket, _)| Accepted(Raw::Tcp(socket)))
+                    listener.accept().await.and_then(|(socket, _)| socket.into_std()).map(Raw::Tcp)
                 }
                 Inner::Unix(listener, _) => {
-                    let next = listener.async_io(Interest::READABLE, UnixListener::accept).await;
-                    next.map(|(socket, _)| Accepted(Raw::Unix(socket)))
+                    listener.accept().await.and_then(|(socket, _)| socket.into_std()).map(Raw::Unix)
                 }
             };
             match accepted {
@@ -216,7 +208,7 @@ impl Listener {
                         error.kind(),
                         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
                     ) => {}
-                other => return other,
+                other => return other.map(Accepted),
             }
         }
     }
@@ -249,14 +241,8 @@ impl Accepted {
     /// When the client is gone already.
     pub fn into_stream(self) -> io::Result<Stream> {
         match self.0 {
-            Raw::Tcp(socket) => {
-                socket.set_nonblocking(true)?;
-                Stream::from_tcp(tokio::net::TcpStream::from_std(socket)?)
-            }
-            Raw::Unix(socket) => {
-                socket.set_nonblocking(true)?;
-                Stream::from_unix_client(tokio::net::UnixStream::from_std(socket)?)
-            }
+            Raw::Tcp(socket) => Stream::from_tcp(tokio::net::TcpStream::from_std(socket)?),
+            Raw::Unix(socket) => Stream::from_unix_client(tokio::net::UnixStream::from_std(socket)?),
         }
     }
 }
