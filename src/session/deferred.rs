@@ -1,0 +1,144 @@
+//! A transaction that has begun for the client and on no server yet.
+//!
+//! Invariant: only statements that are wholly understood and cannot fail by themselves wait here, so that the client was
+//! told nothing that will not hold; all of it runs ahead of the first statement that needs a server.
+//!
+//! Deliberately absent: the answers (`local`).
+
+use super::Limits;
+use crate::sql::{Effects, Kind, Shape, Statement};
+
+/// Transaction control statements that wait for a transaction's first statement.
+#[derive(Debug, Default)]
+pub struct Deferred {
+    texts: Vec<Box<[u8]>>,
+    savepoints: Vec<Box<str>>,
+    read_only: Option<bool>,
+    serializable: Option<bool>,
+    /// A statement was refused; only the end of the transaction is accepted.
+    failed: bool,
+}
+
+/// What a statement means for a deferred transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It opens one.
+    Begin,
+    /// It joins what waits; its command tag.
+    Join(&'static str),
+    /// It ends the transaction; its command tag.
+    End(&'static str),
+    /// It brings a failed transaction back to a savepoint.
+    Return,
+    /// It is refused: the transaction has failed.
+    Refuse,
+}
+
+impl Deferred {
+    /// Whether a transaction waits.
+    #[must_use]
+    pub fn active(&self) -> bool {
+        !self.texts.is_empty()
+    }
+
+    /// READ ONLY, as far as said.
+    #[must_use]
+    pub fn read_only(&self) -> Option<bool> {
+        self.read_only
+    }
+
+    /// ISOLATION LEVEL SERIALIZABLE, as far as said.
+    #[must_use]
+    pub fn serializable(&self) -> Option<bool> {
+        self.serializable
+    }
+
+    /// Whether a statement of it was refused.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Marks the transaction as failed: a statement was refused before any server saw it.
+    pub fn fail(&mut self) {
+        self.failed = true;
+    }
+
+    /// What must run before the first statement, as one simple query; nothing waits afterwards.
+    pub fn take_prelude(&mut self) -> Option<String> {
+        let waiting = std::mem::take(self);
+        if waiting.texts.is_empty() {
+            return None;
+        }
+        // A newline ends a comment that a text may end with.
+        let texts: Vec<_> = waiting.texts.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
+        Some(texts.join("\n;\n"))
+    }
+
+    /// What a text whose shape is `shape` means here; `None`: it needs a server.
+    pub(super) fn step(&self, shape: &Shape, limits: Limits) -> Option<Step> {
+        let [statement] = shape.statements.as_slice() else {
+            return self.failed.then_some(Step::Refuse);
+        };
+        if !self.active() {
+            let begin = statement.kind == Kind::Begin && statement.transaction.is_some_and(|t| t.whole && !t.chain);
+            return begin.then_some(Step::Begin);
+        }
+        if let Some(tag) = ending(statement) {
+            return Some(Step::End(if self.failed { "ROLLBACK" } else { tag }));
+        }
+        let known = statement.object.as_ref().is_some_and(|name| self.savepoints.contains(name));
+        if self.failed {
+            return Some(if statement.kind == Kind::RollbackTo && known { Step::Return } else { Step::Refuse });
+        }
+        if self.texts.len() >= limits.deferred {
+            return None;
+        }
+        let whole = statement.transaction.is_some_and(|t| t.whole);
+        match statement.kind {
+            Kind::SetTransaction if whole => Some(Step::Join("SET")),
+            Kind::Set if statement.effects == Effects::LOCAL_SETTINGS => Some(Step::Join("SET")),
+            Kind::Savepoint if statement.object.is_some() => Some(Step::Join("SAVEPOINT")),
+            Kind::Release if known => Some(Step::Join("RELEASE")),
+            Kind::RollbackTo if known => Some(Step::Join("ROLLBACK")),
+            _ => None,
+        }
+    }
+
+    /// Takes part in the transaction; `text` is the whole query string.
+    pub(super) fn apply(&mut self, step: Step, statement: &Statement, text: &[u8]) {
+        match step {
+            Step::Begin | Step::Join(_) => {
+                if let Some(transaction) = statement.transaction {
+                    self.read_only = transaction.read_only.or(self.read_only);
+                    self.serializable = transaction.serializable.or(self.serializable);
+                }
+                match (statement.kind, &statement.object) {
+                    (Kind::Savepoint, Some(name)) => self.savepoints.push(name.clone()),
+                    (Kind::Release, Some(name)) => {
+                        if let Some(at) = self.savepoints.iter().rposition(|held| held == name) {
+                            self.savepoints.truncate(at);
+                        }
+                    }
+                    _ => {}
+                }
+                self.texts.push(text.into());
+            }
+            Step::Return => {
+                self.failed = false;
+                self.texts.push(text.into());
+            }
+            Step::End(_) => *self = Self::default(),
+            Step::Refuse => self.failed = true,
+        }
+    }
+}
+
+fn ending(statement: &Statement) -> Option<&'static str> {
+    let plain = statement.transaction.is_some_and(|t| t.whole && !t.chain);
+    match statement.kind {
+        Kind::Commit if plain => Some("COMMIT"),
+        Kind::Rollback if plain => Some("ROLLBACK"),
+        _ => None,
+    }
+}

@@ -1,0 +1,299 @@
+//! From a unit to a server's output: names are translated, what the server lacks is prepared ahead, answers are expected.
+//!
+//! Invariant: what the server will answer and what is expected of it are written in the same step. A unit in which
+//! nothing is rewritten moves without a copy.
+//!
+//! Deliberately absent: the decision where to.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+
+use super::{Op, Session, What};
+use crate::upstream::{ErrorReply, Expected, Prepared, Show, Upstream};
+use crate::wire::frame::HEADER_LEN;
+use crate::wire::{TransactionStatus, frontend};
+
+/// A text that no server accepts: it makes the server itself fail the transaction that the gateway refuses to go on with.
+const REFUSED: &[u8] = b"pointsman refused this statement";
+
+/// What the last [`Session::forward`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forwarded {
+    /// Whether a ReadyForQuery will come of it.
+    pub closed: bool,
+}
+
+impl Session {
+    /// Moves the unit to `up`'s output.
+    pub fn forward(&mut self, up: &mut Upstream) -> Forwarded {
+        for name in up.take_litter() {
+            frontend::write_target(&mut up.output, b'C', b'S', &name);
+            up.expect(Expected::Close { statement: None, show: Show::Hide }, self);
+        }
+        let held = self.cursor;
+        let unit = self.take_unit();
+        // input[kept..at] goes as it is and was not yet moved.
+        let (mut at, mut kept) = (0, 0);
+        for Op { len, rest, what } in unit.ops {
+            let frame = at..at + len;
+            at += len;
+            self.streaming = rest;
+            let extended = !matches!(what, What::Query(_) | What::LongQuery | What::Function);
+            self.in_group = extended && !matches!(what, What::Sync);
+            let mut rewrite = Rewrite { kept: &mut kept, start: frame.start, end: frame.end };
+            match what {
+                What::Query(_) | What::LongQuery => {
+                    self.unnamed = None;
+                    up.expect(Expected::Query, self);
+                }
+                What::Function => up.expect(Expected::Function, self),
+                What::Parse { statement, named: false, .. } => up.expect(
+                    Expected::Parse {
+                        statement: Some(statement),
+                        client_name: Some([].into()),
+                        unnamed: true,
+                        show: Show::Pass,
+                    },
+                    self,
+                ),
+                What::Parse { statement, duplicate: true, .. } => {
+                    rewrite.flush(&self.input, up);
+                    self.collide(up, &frame, &statement);
+                }
+                What::Parse { statement, .. } => {
+                    rewrite.flush(&self.input, up);
+                    self.parse_named(up, &frame, statement);
+                }
+                What::LongParse { named } => {
+                    self.pins.large_statement |= named;
+                    up.expect(
+                        Expected::Parse { statement: None, client_name: None, unnamed: !named, show: Show::Pass },
+                        self,
+                    );
+                }
+                What::Bind { statement } => {
+                    if let Some(statement) = statement {
+                        self.bind(up, &mut rewrite, &statement, rest);
+                    }
+                    up.expect(Expected::Bind, self);
+                }
+                What::DescribeStatement { statement } => {
+                    if let Some(statement) = statement {
+                        self.describe(up, &mut rewrite, &statement);
+                    }
+                    up.expect(Expected::Describe, self);
+                }
+                What::DescribePortal => up.expect(Expected::Describe, self),
+                What::Execute => up.expect(Expected::Execute, self),
+                What::CloseStatement { held: Some(statement) } => {
+                    let name = self.target_name(&frame);
+                    rewrite.flush(&self.input, up);
+                    up.expect(Expected::Local { tag: b'3', client_name: name, statement: Some(statement) }, self);
+                }
+                What::CloseStatement { held: None } | What::ClosePortal => {
+                    up.expect(Expected::Close { statement: None, show: Show::Pass }, self);
+                }
+                What::Flush | What::CopyData => {}
+                What::CopyEnd => up.copy_ended(),
+                What::Sync => up.expect(Expected::Sync, self),
+            }
+        }
+        debug_assert_eq!(at, held, "every byte of the unit belongs to one message");
+        if kept == 0 && up.output.is_empty() && at == self.input.len() {
+            std::mem::swap(&mut self.input, &mut up.output);
+        } else {
+            up.output.extend_from_slice(&self.input[kept..at]);
+            self.input.advance(at);
+        }
+        up.settle(self);
+        Forwarded { closed: unit.closed }
+    }
+
+    /// Moves more of a frame whose head was forwarded. Returns whether the frame is complete now.
+    pub fn stream(&mut self, up: &mut Upstream) -> bool {
+        let step = self.streaming.min(self.input.len());
+        self.streaming -= step;
+        if step == self.input.len() && up.output.is_empty() {
+            std::mem::swap(&mut self.input, &mut up.output);
+        } else {
+            up.output.extend_from_slice(&self.input[..step]);
+            self.input.advance(step);
+        }
+        self.streaming == 0
+    }
+
+    /// Refuses the unit on the server that is held, so that the transaction fails there as it fails for the client.
+    pub fn refuse_on(&mut self, up: &mut Upstream, reply: ErrorReply) {
+        self.drop_unit_statements();
+        let held = self.cursor;
+        let unit = self.take_unit();
+        let rest = unit.ops.last().map_or(0, |op| op.rest);
+        self.input.advance(held);
+        self.ignoring = rest;
+        frontend::write_parse(&mut up.output, b"", REFUSED, &[0, 0]);
+        up.expect(
+            Expected::Parse {
+                statement: None,
+                client_name: None,
+                unnamed: true,
+                show: Show::Replace(Box::new(reply)),
+            },
+            self,
+        );
+        if unit.closed {
+            frontend::write_sync(&mut up.output);
+            up.expect(Expected::Sync, self);
+        } else {
+            frontend::frame(&mut up.output, b'H', |_| {});
+        }
+        self.in_group = !unit.closed;
+    }
+
+    /// The statements that a unit declared and that will never be sent.
+    pub(super) fn drop_unit_statements(&mut self) {
+        let declared: Vec<_> = self
+            .unit
+            .ops
+            .iter()
+            .filter_map(|op| match &op.what {
+                What::Parse { statement, duplicate: false, .. } => Some(statement.id),
+                _ => None,
+            })
+            .collect();
+        if !declared.is_empty() {
+            self.statements.retain(|_, statement| !declared.contains(&statement.id));
+            self.unnamed.take_if(|statement| declared.contains(&statement.id));
+        }
+    }
+
+    fn target_name(&self, frame: &std::ops::Range<usize>) -> Box<[u8]> {
+        // The frame was read as a Close before.
+        frontend::target(&self.input[frame.clone()]).map_or_else(|_| [].into(), |target| target.name.into())
+    }
+
+    fn parse_named(&mut self, up: &mut Upstream, frame: &std::ops::Range<usize>, statement: Arc<Prepared>) {
+        let name: Box<[u8]> = match frontend::parse(&self.input[frame.clone()]) {
+            Ok(parse) => parse.name.into(),
+            Err(_) => return,
+        };
+        if up.prepared.fresh(statement.id, &self.settings) && up.status() != TransactionStatus::Failed {
+            up.expect(Expected::Local { tag: b'1', client_name: name, statement: Some(statement) }, self);
+            return;
+        }
+        if up.prepared.touch(statement.id) {
+            // Held, but perhaps no longer valid: only the server can say what a Parse would say now.
+            self.close_on(up, &statement);
+        }
+        self.prepare(up, &statement, Some(name), Show::Pass);
+    }
+
+    /// Makes `up` hold `statement` under its name.
+    fn ensure(&mut self, up: &mut Upstream, statement: &Arc<Prepared>) {
+        if !up.prepared.touch(statement.id) {
+            self.prepare(up, statement, None, Show::Hide);
+        }
+    }
+
+    fn prepare(&mut self, up: &mut Upstream, statement: &Arc<Prepared>, client_name: Option<Box<[u8]>>, show: Show) {
+        if let Some(victim) = up.prepared.victim() {
+            let mut name = Vec::with_capacity(24);
+            victim.write_name(&mut name);
+            frontend::write_target(&mut up.output, b'C', b'S', &name);
+            up.expect(Expected::Close { statement: Some(victim), show: Show::Hide }, self);
+        }
+        let mut name = Vec::with_capacity(24);
+        statement.id.write_name(&mut name);
+        frontend::write_parse(&mut up.output, &name, &statement.text, &statement.types);
+        let settings = Arc::clone(&self.settings);
+        up.expect(
+            Expected::Parse { statement: Some(Arc::clone(statement)), client_name, unnamed: false, show },
+            self,
+        );
+        up.prepared.parsed_under(statement.id, settings);
+    }
+
+    fn close_on(&mut self, up: &mut Upstream, statement: &Arc<Prepared>) {
+        let mut name = Vec::with_capacity(24);
+        statement.id.write_name(&mut name);
+        frontend::write_target(&mut up.output, b'C', b'S', &name);
+        up.expect(Expected::Close { statement: Some(statement.id), show: Show::Hide }, self);
+    }
+
+    /// A Parse under a name that is taken: the server is made to say so itself, in its place in the pipeline.
+    fn collide(&mut self, up: &mut Upstream, frame: &std::ops::Range<usize>, statement: &Arc<Prepared>) {
+        let Ok(parse) = frontend::parse(&self.input[frame.clone()]) else { return };
+        let name: Box<[u8]> = parse.name.into();
+        for (show, text) in [(Show::Hide, &b""[..]), (Show::Pass, &statement.text)] {
+            frontend::write_parse(&mut up.output, &name, text, &[0, 0]);
+            up.expect(Expected::Parse { statement: None, client_name: None, unnamed: false, show }, self);
+        }
+        up.add_litter(name);
+    }
+
+    fn bind(&mut self, up: &mut Upstream, rewrite: &mut Rewrite<'_>, statement: &Arc<Prepared>, rest: usize) {
+        let Ok(bind) = frontend::bind(&self.input[rewrite.start..rewrite.end]) else { return };
+        if bind.statement.is_empty() {
+            self.ensure_unnamed(up, rewrite, statement);
+            return;
+        }
+        let (portal, rest_at) = (bind.portal.to_vec(), rewrite.end - bind.rest.len());
+        let rest_len = bind.rest.len() + rest;
+        rewrite.flush(&self.input, up);
+        self.ensure(up, statement);
+        let mut name = Vec::with_capacity(24);
+        statement.id.write_name(&mut name);
+        frontend::write_bind_head(&mut up.output, &portal, &name, rest_len);
+        up.output.extend_from_slice(&self.input[rest_at..rewrite.end]);
+    }
+
+    fn describe(&mut self, up: &mut Upstream, rewrite: &mut Rewrite<'_>, statement: &Arc<Prepared>) {
+        if self.input[rewrite.start + HEADER_LEN + 1] == 0 {
+            self.ensure_unnamed(up, rewrite, statement);
+            return;
+        }
+        rewrite.flush(&self.input, up);
+        self.ensure(up, statement);
+        let mut name = Vec::with_capacity(24);
+        statement.id.write_name(&mut name);
+        frontend::write_target(&mut up.output, b'D', b'S', &name);
+    }
+
+    fn ensure_unnamed(&mut self, up: &mut Upstream, rewrite: &mut Rewrite<'_>, statement: &Arc<Prepared>) {
+        if up.unnamed() == Some(statement.id) {
+            return;
+        }
+        rewrite.before(&self.input, up);
+        frontend::write_parse(&mut up.output, b"", &statement.text, &statement.types);
+        up.expect(
+            Expected::Parse {
+                statement: Some(Arc::clone(statement)),
+                client_name: None,
+                unnamed: true,
+                show: Show::Hide,
+            },
+            self,
+        );
+    }
+}
+
+/// Where the run of bytes that go as they are begins, and the frame at hand.
+struct Rewrite<'a> {
+    kept: &'a mut usize,
+    start: usize,
+    end: usize,
+}
+
+impl Rewrite<'_> {
+    /// Moves the run before the frame and leaves the frame out.
+    fn flush(&mut self, input: &BytesMut, up: &mut Upstream) {
+        up.output.extend_from_slice(&input[*self.kept..self.start]);
+        *self.kept = self.end;
+    }
+
+    /// Moves the run before the frame; the frame begins the next run.
+    fn before(&mut self, input: &BytesMut, up: &mut Upstream) {
+        up.output.extend_from_slice(&input[*self.kept..self.start]);
+        *self.kept = self.start;
+    }
+}

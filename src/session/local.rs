@@ -1,0 +1,209 @@
+//! Units that need no server: the gateway answers them as a server would.
+//!
+//! Invariant: a unit is answered here only when every message in it is, and the answer is the one that a server gives.
+//! Deliberately absent: anything that could fail on a server for a reason that is not known here.
+
+use bytes::{Buf, BufMut};
+
+use super::deferred::Step;
+use super::{Op, Session, What};
+use crate::sql::{Analysis, Kind, Shape};
+use crate::upstream::ErrorReply;
+use crate::wire::{TransactionStatus, backend, frontend};
+
+/// Whether a unit was answered without a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LocalAnswer {
+    /// Its answer is in the output.
+    Answered,
+    /// A server must answer it.
+    NeedsServer,
+}
+
+/// How one statement is answered.
+#[derive(Debug, Clone, Copy)]
+enum Run {
+    Transaction(Step),
+    /// DEALLOCATE of a statement that was prepared through the protocol.
+    Deallocate,
+}
+
+impl Session {
+    /// Answers the unit if that needs no server. Call it only while no server is held.
+    pub fn answer_locally(&mut self) -> LocalAnswer {
+        if !self.unit.closed || self.in_group || !self.runs_locally() {
+            return LocalAnswer::NeedsServer;
+        }
+        let held = self.cursor;
+        let unit = self.take_unit();
+        let bytes = self.input.split_to(held);
+        let mut at = 0;
+        let mut failed = false;
+        let mut portal: Option<std::sync::Arc<crate::upstream::Prepared>> = None;
+        for Op { len, what, .. } in unit.ops {
+            let frame = &bytes[at..at + len];
+            at += len;
+            if failed && !matches!(what, What::Sync) {
+                self.undo_declaration(&what);
+                continue;
+            }
+            match what {
+                What::Query(analysis) => {
+                    self.unnamed = None;
+                    let text = frontend::query(frame).unwrap_or_default();
+                    failed = !self.run(&analysis, text, true);
+                    self.ready();
+                }
+                What::Parse { .. } => backend::write_bare(&mut self.output, b'1'),
+                What::Bind { statement } => {
+                    portal = statement;
+                    backend::write_bare(&mut self.output, b'2');
+                }
+                What::DescribeStatement { .. } => {
+                    self.output.put_slice(b"t\0\0\0\x06\0\0");
+                    backend::write_bare(&mut self.output, b'n');
+                }
+                What::DescribePortal => backend::write_bare(&mut self.output, b'n'),
+                What::Execute => {
+                    if let Some(statement) = portal.clone() {
+                        failed = !self.run(&statement.analysis, &statement.text, false);
+                    }
+                }
+                What::CloseStatement { .. } | What::ClosePortal => backend::write_bare(&mut self.output, b'3'),
+                What::Sync => {
+                    self.skip_to_sync = false;
+                    self.ready();
+                }
+                _ => {}
+            }
+        }
+        LocalAnswer::Answered
+    }
+
+    /// Refuses the unit while no server is held.
+    pub fn refuse(&mut self, reply: &ErrorReply) {
+        self.drop_unit_statements();
+        let held = self.cursor;
+        let unit = self.take_unit();
+        self.ignoring = unit.ops.last().map_or(0, |op| op.rest);
+        self.input.advance(held);
+        reply.write(&mut self.output);
+        self.last_error = reply.sqlstate.as_bytes().try_into().ok();
+        if self.deferred.active() {
+            self.deferred.fail();
+        }
+        if unit.closed {
+            self.ready();
+        } else {
+            self.skip_to_sync = true;
+        }
+    }
+
+    /// ReadyForQuery with the status of a session that holds no server.
+    fn ready(&mut self) {
+        self.status = match (self.deferred.active(), self.deferred.failed()) {
+            (false, _) => TransactionStatus::Idle,
+            (true, false) => TransactionStatus::Active,
+            (true, true) => TransactionStatus::Failed,
+        };
+        backend::write_ready(&mut self.output, self.status);
+    }
+
+    fn runs_locally(&self) -> bool {
+        let mut portals = 0;
+        let mut executed = 0;
+        let mut transaction_steps = 0;
+        for op in &self.unit.ops {
+            let local = match &op.what {
+                What::Query(analysis) => {
+                    transaction_steps += 1;
+                    self.answer_for(&analysis.shape).is_some()
+                }
+                What::Parse { statement, duplicate, .. } => {
+                    // Parsing alone is no step; a server must say whether anything else parses.
+                    !duplicate && self.answer_for(&statement.analysis.shape).is_some() && statement.types.as_ref() == [0, 0]
+                }
+                What::Bind { statement: Some(statement) } => {
+                    portals += 1;
+                    self.answer_for(&statement.analysis.shape).is_some()
+                }
+                What::DescribeStatement { statement: Some(statement) } => {
+                    self.answer_for(&statement.analysis.shape).is_some()
+                }
+                What::DescribePortal => portals > 0,
+                What::Execute => {
+                    executed += 1;
+                    transaction_steps += 1;
+                    portals == executed
+                }
+                What::CloseStatement { .. } | What::ClosePortal | What::Sync => true,
+                _ => false,
+            };
+            if !local {
+                return false;
+            }
+        }
+        // Each step changes what the next one means; one a unit is what drivers send.
+        transaction_steps <= 1
+    }
+
+    fn answer_for(&self, shape: &Shape) -> Option<Run> {
+        if let Some(step) = self.deferred.step(shape, self.shared.limits) {
+            return Some(Run::Transaction(step));
+        }
+        match shape.statements.as_slice() {
+            [only] if only.kind == Kind::Deallocate && self.status != TransactionStatus::Failed => {
+                let name = only.object.as_ref()?;
+                self.statements.contains_key(name.as_bytes()).then_some(Run::Deallocate)
+            }
+            _ => None,
+        }
+    }
+
+    /// Runs a statement that [`Session::answer_for`] takes. Returns whether it succeeded.
+    fn run(&mut self, analysis: &Analysis, text: &[u8], _simple: bool) -> bool {
+        let Some(run) = self.answer_for(&analysis.shape) else { return true };
+        let statement = analysis.shape.statements.first();
+        match run {
+            Run::Deallocate => {
+                if let Some(name) = statement.and_then(|statement| statement.object.as_ref()) {
+                    self.statements.remove(name.as_bytes());
+                }
+                backend::write_complete(&mut self.output, "DEALLOCATE");
+            }
+            Run::Transaction(step) => {
+                if let Some(statement) = statement {
+                    self.deferred.apply(step, statement, text);
+                }
+                let tag = match step {
+                    Step::Begin if text.trim_ascii_start().get(..5).is_some_and(|w| w.eq_ignore_ascii_case(b"start")) => {
+                        "START TRANSACTION"
+                    }
+                    Step::Begin => "BEGIN",
+                    Step::Join(tag) | Step::End(tag) => tag,
+                    Step::Return => "ROLLBACK",
+                    Step::Refuse => {
+                        self.deferred.fail();
+                        aborted().write(&mut self.output);
+                        return false;
+                    }
+                };
+                backend::write_complete(&mut self.output, tag);
+            }
+        }
+        true
+    }
+
+    fn undo_declaration(&mut self, what: &What) {
+        if let What::Parse { statement, duplicate: false, .. } = what {
+            let id = statement.id;
+            self.statements.retain(|_, held| held.id != id);
+            self.unnamed.take_if(|held| held.id == id);
+        }
+    }
+}
+
+/// What PostgreSQL says in a failed transaction (`exec_simple_query` in `postgres.c`).
+fn aborted() -> ErrorReply {
+    ErrorReply::error("25P02", "current transaction is aborted, commands ignored until end of transaction block")
+}

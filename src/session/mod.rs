@@ -1,0 +1,330 @@
+//! The client's side of the protocol as a machine: which messages belong together, what they mean for the session, how
+//! they reach a server that other clients use too.
+//!
+//! Invariant: a unit (a Query, a FunctionCall, or the messages up to a Sync) is looked at once, decided once, and sent to
+//! one server whole. What the client may rely on from one unit to the next (settings, prepared statements, transaction
+//! status) is held here, never only on a server.
+//!
+//! Deliberately absent: sockets, clocks, the choice of a server, what a policy says.
+
+mod deferred;
+mod forward;
+mod local;
+mod pull;
+mod state;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use smallvec::SmallVec;
+
+use crate::sql::{Analysis, Analyzer, Effects, TextContext};
+use crate::upstream::{Parameters, Prepared, Receiver, Registry, Settings, StatementId};
+use crate::wire::{Malformed, TransactionStatus};
+
+pub use deferred::Deferred;
+pub use forward::Forwarded;
+pub use local::LocalAnswer;
+pub use pull::Pull;
+pub use state::{Audit, Pins};
+
+/// Bounds of what one session holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of a unit that are held before a decision must be made without the rest.
+    pub hold: usize,
+    /// Bytes of a Query or Parse that are held whole so that they can be understood; longer ones stream to the primary.
+    pub statement: usize,
+    /// Prepared statements of one session.
+    pub prepared: usize,
+    /// Transaction control statements that wait for a transaction's first statement.
+    pub deferred: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { hold: 64 << 10, statement: 1 << 20, prepared: 10_000, deferred: 64 }
+    }
+}
+
+/// What all sessions of a gateway share for reading statements.
+#[derive(Debug)]
+pub struct Shared {
+    /// Understands texts.
+    pub analyzer: Analyzer,
+    /// Gives prepared statements their identity.
+    pub registry: Registry,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+/// One client's session from the first ReadyForQuery on.
+#[derive(Debug)]
+pub struct Session {
+    /// Bytes received and not yet forwarded.
+    pub input: BytesMut,
+    /// Bytes to send to the client.
+    pub output: BytesMut,
+    /// What the client wants set, on any server.
+    pub settings: Arc<Settings>,
+    /// What the start-up message set; RESET returns to it.
+    pub baseline: Arc<Settings>,
+    /// What ParameterStatus told the client last.
+    pub reported: Arc<Parameters>,
+    /// Why the session must keep its server.
+    pub pins: Pins,
+    /// Transaction control that waits for the first statement.
+    pub deferred: Deferred,
+    shared: Arc<Shared>,
+    statements: HashMap<Box<[u8]>, Arc<Prepared>, foldhash::fast::RandomState>,
+    unnamed: Option<Arc<Prepared>>,
+    /// The unit being read.
+    unit: Unit,
+    /// Bytes of `input` that belong to `unit`.
+    cursor: usize,
+    /// Bytes of a frame, the head of which was forwarded, that still go to the server.
+    streaming: usize,
+    /// Bytes of a frame that are ignored.
+    ignoring: usize,
+    /// Messages of an extended group went to a server and its Sync has not.
+    in_group: bool,
+    /// A unit was refused here: messages are ignored up to the next Sync.
+    skip_to_sync: bool,
+    status: TransactionStatus,
+    /// Effects of what was sent since the session was last audited, and the settings' names in it.
+    effects: Effects,
+    touched: Vec<Box<str>>,
+    /// Errors seen since the last ReadyForQuery.
+    errors: u32,
+    last_error: Option<[u8; 5]>,
+}
+
+/// What stands between two decisions.
+#[derive(Debug, Default)]
+pub struct Unit {
+    ops: SmallVec<[Op; 8]>,
+    /// Whether the last message ends it: Query, FunctionCall, Sync.
+    pub closed: bool,
+    /// Whether the first message of an extended group is in it.
+    pub opens: bool,
+}
+
+/// One message of a unit and what is known of it.
+#[derive(Debug)]
+struct Op {
+    /// Bytes of the frame, or of the part of it that is in `input`.
+    len: usize,
+    /// Bytes of the frame that are still to come.
+    rest: usize,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Query(Analysis),
+    /// A Query too long to be held.
+    LongQuery,
+    Function,
+    Parse { statement: Arc<Prepared>, named: bool, duplicate: bool },
+    /// A Parse too long to be held, under the client's own name.
+    LongParse { named: bool },
+    Bind { statement: Option<Arc<Prepared>> },
+    DescribeStatement { statement: Option<Arc<Prepared>> },
+    DescribePortal,
+    Execute,
+    CloseStatement { held: Option<Arc<Prepared>> },
+    ClosePortal,
+    Flush,
+    Sync,
+    CopyData,
+    /// CopyDone or CopyFail.
+    CopyEnd,
+}
+
+impl Session {
+    /// A session that was just told it is ready.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, baseline: Arc<Settings>, reported: Arc<Parameters>) -> Self {
+        Self {
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            settings: Arc::clone(&baseline),
+            baseline,
+            reported,
+            pins: Pins::default(),
+            deferred: Deferred::default(),
+            shared,
+            statements: HashMap::default(),
+            unnamed: None,
+            unit: Unit::default(),
+            cursor: 0,
+            streaming: 0,
+            ignoring: 0,
+            in_group: false,
+            skip_to_sync: false,
+            status: TransactionStatus::Idle,
+            effects: Effects::NONE,
+            touched: Vec::new(),
+            errors: 0,
+            last_error: None,
+        }
+    }
+
+    /// The transaction status that the client was told last.
+    #[must_use]
+    pub fn status(&self) -> TransactionStatus {
+        self.status
+    }
+
+    /// Whether an extended group is open on a server.
+    #[must_use]
+    pub fn in_group(&self) -> bool {
+        self.in_group
+    }
+
+    /// Whether a frame is on its way to the server piece by piece.
+    #[must_use]
+    pub fn streaming(&self) -> bool {
+        self.streaming > 0
+    }
+
+    /// The unit that [`Session::pull`] found last.
+    #[must_use]
+    pub fn unit(&self) -> &Unit {
+        &self.unit
+    }
+
+    /// Errors since the unit began to be answered, and the SQLSTATE of the last.
+    #[must_use]
+    pub fn last_error(&self) -> Option<[u8; 5]> {
+        self.last_error
+    }
+
+    /// The bounds.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+
+    fn context(&self) -> TextContext {
+        TextContext {
+            standard_conforming_strings: self.reported.value(b"standard_conforming_strings") != Some(b"off"),
+            safe_encoding: self.reported.value(b"client_encoding").is_none_or(|name| {
+                let name = name.to_ascii_uppercase();
+                !matches!(
+                    name.as_slice(),
+                    b"SJIS" | b"BIG5" | b"GBK" | b"GB18030" | b"UHC" | b"JOHAB" | b"SHIFT_JIS_2004"
+                )
+            }),
+        }
+    }
+
+    fn statement(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
+        if name.is_empty() { self.unnamed.as_ref() } else { self.statements.get(name) }
+    }
+
+    fn malformed(error: Malformed) -> Pull {
+        Pull::Violation(error)
+    }
+}
+
+impl Unit {
+    /// The analyses of what the unit runs, in order: of a Query itself, else of what is bound, else of what is parsed or
+    /// described. Empty where nothing is known: too long, a FunctionCall, a statement that only the server knows.
+    #[must_use]
+    pub fn analyses(&self) -> SmallVec<[&Analysis; 4]> {
+        let bound = |op: &Op| matches!(op.what, What::Bind { .. });
+        let any_bound = self.ops.iter().any(bound);
+        self.ops
+            .iter()
+            .filter_map(|op| match &op.what {
+                What::Query(analysis) => Some(analysis),
+                What::Bind { statement: Some(statement) } => Some(&statement.analysis),
+                What::Parse { statement, .. } | What::DescribeStatement { statement: Some(statement) } if !any_bound => {
+                    Some(&statement.analysis)
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Whether something in the unit is not known to the session: it must go to the primary.
+    #[must_use]
+    pub fn opaque(&self) -> bool {
+        self.ops.iter().any(|op| {
+            matches!(
+                op.what,
+                What::LongQuery
+                    | What::Function
+                    | What::LongParse { .. }
+                    | What::Bind { statement: None }
+                    | What::DescribeStatement { statement: None }
+            )
+        })
+    }
+
+    /// Whether it is one Query message.
+    #[must_use]
+    pub fn is_query(&self) -> bool {
+        matches!(self.ops.first(), Some(Op { what: What::Query(_) | What::LongQuery, .. }))
+    }
+
+    /// Whether it has no message.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+}
+
+impl Receiver for Session {
+    fn output(&mut self) -> &mut BytesMut {
+        &mut self.output
+    }
+
+    fn parameter_status(&mut self, name: &[u8], value: &[u8]) -> bool {
+        if self.reported.value(name) == Some(value) {
+            return false;
+        }
+        Arc::make_mut(&mut self.reported).set(name, value);
+        true
+    }
+
+    fn parse_failed(&mut self, client_name: &[u8], statement: StatementId) {
+        if client_name.is_empty() {
+            if self.unnamed.as_ref().is_some_and(|held| held.id == statement) {
+                self.unnamed = None;
+            }
+        } else if self.statements.get(client_name).is_some_and(|held| held.id == statement) {
+            self.statements.remove(client_name);
+        }
+    }
+
+    fn command_complete(&mut self, tag: &[u8]) {
+        self.note_completion(tag);
+    }
+
+    fn close_skipped(&mut self, client_name: &[u8], statement: &Arc<Prepared>) {
+        if client_name.is_empty() {
+            self.unnamed = Some(Arc::clone(statement));
+        } else {
+            self.statements.insert(client_name.into(), Arc::clone(statement));
+        }
+    }
+
+    fn group_reopened(&mut self) {
+        self.in_group = true;
+    }
+
+    fn error(&mut self, sqlstate: [u8; 5]) {
+        self.errors += 1;
+        self.last_error = Some(sqlstate);
+    }
+
+    fn ready(&mut self, status: TransactionStatus) {
+        self.status = status;
+    }
+}
+
+#[cfg(test)]
+mod tests;

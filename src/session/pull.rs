@@ -1,0 +1,248 @@
+//! From the client's bytes to units: what belongs together and what each message refers to.
+//!
+//! Invariant: a frame is looked at once, when it is complete or so long that it will be streamed; the bytes looked at are
+//! `input[..cursor]`.
+//!
+//! Deliberately absent: sending anything anywhere.
+
+use std::sync::Arc;
+
+use bytes::Buf;
+
+use super::{Op, Session, Unit, What};
+use crate::upstream::{Copy, Prepared};
+use crate::wire::frame::{HEADER_LEN, frontend_header};
+use crate::wire::{Header, Malformed, frontend};
+
+/// What the client's bytes amount to so far.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Pull {
+    /// More bytes, or the answer to what is in flight, must come first.
+    Wait,
+    /// [`Session::unit`] wants a decision.
+    Unit,
+    /// COPY data, or more of a frame that is on its way: straight to the server.
+    Stream,
+    /// The client says goodbye.
+    Terminate,
+    /// Not the protocol; the connection must end.
+    Violation(Malformed),
+}
+
+impl Session {
+    /// Reads on in `input`. `copy` is the server's COPY state, `busy` whether a ReadyForQuery is still to come.
+    pub fn pull(&mut self, copy: Copy, busy: bool) -> Pull {
+        if self.streaming > 0 {
+            return if self.input.is_empty() { Pull::Wait } else { Pull::Stream };
+        }
+        loop {
+            if self.ignoring > 0 {
+                let step = self.ignoring.min(self.input.len());
+                self.input.advance(step);
+                self.ignoring -= step;
+                if self.ignoring > 0 {
+                    return Pull::Wait;
+                }
+            }
+            let header = match frontend_header(&self.input[self.cursor..]) {
+                Ok(Some(header)) => header,
+                Ok(None) => return self.wait(copy),
+                Err(error) => return Self::malformed(error),
+            };
+            let available = self.input.len() - self.cursor;
+            let result = match header.tag {
+                b'X' if busy => return Pull::Wait,
+                b'X' => return Pull::Terminate,
+                b'd' | b'c' | b'f' | b'H' | b'S' if copy != Copy::None => {
+                    if matches!(header.tag, b'H' | b'S') && copy == Copy::In {
+                        if self.cursor > 0 {
+                            return Pull::Stream;
+                        }
+                        // Ignored by a server in COPY FROM STDIN, so nobody waits for an answer.
+                        self.ignore(header, available);
+                        continue;
+                    }
+                    self.copy_message(header, available)
+                }
+                _ if copy == Copy::In => Err(Malformed::Body("message other than COPY data in COPY FROM STDIN,")),
+                b'd' | b'c' | b'f' if busy => return Pull::Wait,
+                b'd' | b'c' | b'f' if self.cursor > 0 => Err(Malformed::Body("COPY data outside COPY,")),
+                b'd' | b'c' | b'f' => {
+                    // "Accept but ignore these messages": the rest of a COPY that failed.
+                    self.ignore(header, available);
+                    continue;
+                }
+                b'S' => Ok(self.sync(header)),
+                _ if self.skip_to_sync => {
+                    self.ignore(header, available);
+                    continue;
+                }
+                b'Q' | b'F' if self.in_group || !self.unit.ops.is_empty() => {
+                    Err(Malformed::Body("Query or FunctionCall without a Sync before it,"))
+                }
+                b'p' => Err(Malformed::Tag(b'p')),
+                _ => self.message(header, available),
+            };
+            match result {
+                Ok(Next::Unit) => return Pull::Unit,
+                Ok(Next::Stream) => return Pull::Stream,
+                Ok(Next::More) => return self.wait(copy),
+                Ok(Next::On) => {}
+                Err(error) => return Self::malformed(error),
+            }
+        }
+    }
+
+    /// No whole frame is left: COPY data found so far goes on, everything else waits, up to the limit.
+    fn wait(&mut self, copy: Copy) -> Pull {
+        if copy != Copy::None && !self.unit.ops.is_empty() {
+            return Pull::Stream;
+        }
+        Pull::Wait
+    }
+
+    fn message(&mut self, header: Header, available: usize) -> Result<Next, Malformed> {
+        let limits = self.shared.limits;
+        let whole = available >= header.len;
+        let long = header.len > limits.statement;
+        // Bytes held for this unit, once the limit is passed, must not grow by waiting for data that nobody reads here.
+        let full = self.input.len() >= limits.hold;
+        let may_stream = match header.tag {
+            b'Q' | b'P' => long,
+            b'B' | b'F' => header.len > limits.hold,
+            _ => false,
+        };
+        if !whole && !(may_stream && full) {
+            if full && !self.unit.ops.is_empty() && header.len > limits.hold && !may_stream {
+                // A long Parse behind other messages: those go first, so that what is held stays bounded.
+                return Ok(Next::Unit);
+            }
+            return Ok(if full && !self.unit.ops.is_empty() && header.len <= limits.hold {
+                Next::Unit
+            } else {
+                Next::More
+            });
+        }
+        let len = header.len.min(available);
+        let rest = header.len - len;
+        let (start, end) = (self.cursor, self.cursor + len);
+        let what = self.understand(header.tag, start, end, rest)?;
+        let ends = matches!(what, What::Query(_) | What::LongQuery | What::Function);
+        let flush = matches!(what, What::Flush);
+        self.push(Op { len, rest, what });
+        self.unit.closed |= ends;
+        Ok(if ends || flush || rest > 0 || (self.cursor >= limits.hold && self.next_is_not_sync()) {
+            Next::Unit
+        } else {
+            Next::On
+        })
+    }
+
+    /// A Sync that has already arrived belongs to the unit although the limit is reached.
+    fn next_is_not_sync(&self) -> bool {
+        self.input.get(self.cursor) != Some(&b'S')
+    }
+
+    fn understand(&mut self, tag: u8, start: usize, end: usize, rest: usize) -> Result<What, Malformed> {
+        let frame = &self.input[start..end];
+        Ok(match tag {
+            b'Q' if rest > 0 => What::LongQuery,
+            b'Q' => What::Query(self.shared.analyzer.analyze(frontend::query(frame)?, self.context())),
+            b'F' => What::Function,
+            b'P' if rest > 0 => What::LongParse { named: frame.get(HEADER_LEN) != Some(&0) },
+            b'P' => self.parse(start, end)?,
+            b'B' => {
+                let bind = frontend::bind(frame)?;
+                What::Bind { statement: self.statement(bind.statement).cloned() }
+            }
+            b'D' | b'C' => {
+                let target = frontend::target(frame)?;
+                match (tag, target.kind) {
+                    (b'D', b'S') => What::DescribeStatement { statement: self.statement(target.name).cloned() },
+                    (b'D', _) => What::DescribePortal,
+                    (_, b'S') => {
+                        let name: Box<[u8]> = target.name.into();
+                        self.close(&name)
+                    }
+                    _ => What::ClosePortal,
+                }
+            }
+            b'E' => What::Execute,
+            b'H' => What::Flush,
+            other => return Err(Malformed::Tag(other)),
+        })
+    }
+
+    fn parse(&mut self, start: usize, end: usize) -> Result<What, Malformed> {
+        let shared = Arc::clone(&self.shared);
+        let context = self.context();
+        let parse = frontend::parse(&self.input[start..end])?;
+        let analyze = || shared.analyzer.analyze(parse.text, context);
+        if parse.name.is_empty() {
+            let statement = shared.registry.single(parse.text, parse.types, analyze());
+            self.unnamed = Some(Arc::clone(&statement));
+            return Ok(What::Parse { statement, named: false, duplicate: false });
+        }
+        let statement = shared.registry.share(parse.text, parse.types, analyze);
+        let duplicate = self.statements.contains_key(parse.name);
+        if !duplicate {
+            if self.statements.len() >= shared.limits.prepared {
+                return Err(Malformed::Body("Parse (too many prepared statements in this session; close some first)"));
+            }
+            self.statements.insert(parse.name.into(), Arc::clone(&statement));
+        }
+        Ok(What::Parse { statement, named: true, duplicate })
+    }
+
+    fn close(&mut self, name: &[u8]) -> What {
+        let removed: Option<Arc<Prepared>> =
+            if name.is_empty() { self.unnamed.take() } else { self.statements.remove(name) };
+        What::CloseStatement { held: removed }
+    }
+
+    fn sync(&mut self, header: Header) -> Next {
+        self.push(Op { len: header.len, rest: 0, what: What::Sync });
+        self.unit.closed = true;
+        Next::Unit
+    }
+
+    fn copy_message(&mut self, header: Header, available: usize) -> Result<Next, Malformed> {
+        if header.tag != b'd' && available < header.len {
+            return Ok(Next::More);
+        }
+        let ends = header.tag != b'd';
+        let len = header.len.min(available);
+        let rest = header.len - len;
+        self.push(Op { len, rest, what: if ends { What::CopyEnd } else { What::CopyData } });
+        Ok(if rest > 0 || ends || self.cursor == self.input.len() { Next::Stream } else { Next::On })
+    }
+
+    fn push(&mut self, op: Op) {
+        if self.unit.ops.is_empty() {
+            self.unit.opens = !self.in_group;
+        }
+        self.cursor += op.len;
+        self.unit.ops.push(op);
+    }
+
+    /// Drops a frame. Only ever at the front: nothing that was looked at waits before it.
+    fn ignore(&mut self, header: Header, available: usize) {
+        debug_assert_eq!(self.cursor, 0, "messages wait before one that is ignored");
+        let step = header.len.min(available);
+        self.input.advance(step);
+        self.ignoring = header.len - step;
+    }
+
+    /// Takes the unit and its bytes out of the way.
+    pub(super) fn take_unit(&mut self) -> Unit {
+        self.cursor = 0;
+        std::mem::take(&mut self.unit)
+    }
+}
+
+enum Next {
+    On,
+    More,
+    Unit,
+    Stream,
+}

@@ -1,0 +1,223 @@
+//! What a session's statements do to the server's memory of it: which settings follow, what pins, what must be asked.
+//!
+//! Invariant: the server is asked what state it holds whenever a statement may have changed it; a name or a value is never
+//! guessed from the text of a statement. What cannot be asked pins the session.
+//!
+//! Deliberately absent: sending the questions.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::Session;
+use crate::sql::{Effects, Shape};
+use crate::upstream::{Answer, Settings};
+
+/// Effects after which the server is asked.
+const ASK: Effects = Effects(
+    Effects::SETTINGS.0
+        | Effects::ALL_SETTINGS.0
+        | Effects::TEMPORARY.0
+        | Effects::ADVISORY_LOCK.0
+        | Effects::HOLD_CURSOR.0
+        | Effects::LISTEN.0
+        | Effects::UNLISTEN.0
+        | Effects::SQL_PREPARE.0
+        | Effects::OPAQUE.0
+        | Effects::CALLS_UNKNOWN.0,
+);
+
+/// Why a session must keep its server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of independent reasons, each shown by name")]
+pub struct Pins {
+    /// Temporary objects exist.
+    pub temporary: bool,
+    /// Session-level advisory locks are held.
+    pub advisory_lock: bool,
+    /// Cursors WITH HOLD are open.
+    pub hold_cursor: bool,
+    /// The session listens.
+    pub listen: bool,
+    /// Statements were prepared with SQL.
+    pub sql_prepare: bool,
+    /// A library was loaded.
+    pub load: bool,
+    /// currval or lastval was called.
+    pub sequence: bool,
+    /// A statement too large to be prepared elsewhere is prepared here.
+    pub large_statement: bool,
+}
+
+impl Pins {
+    /// Whether any reason holds.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self != Self::default()
+    }
+
+    /// The reasons' names.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        [
+            (self.temporary, "temporary objects"),
+            (self.advisory_lock, "advisory locks"),
+            (self.hold_cursor, "WITH HOLD cursors"),
+            (self.listen, "LISTEN"),
+            (self.sql_prepare, "SQL PREPARE"),
+            (self.load, "LOAD"),
+            (self.sequence, "currval or lastval"),
+            (self.large_statement, "a large prepared statement"),
+        ]
+        .into_iter()
+        .filter_map(|(holds, name)| holds.then_some(name))
+    }
+}
+
+/// A question to the server about the session's state.
+#[derive(Debug)]
+pub struct Audit {
+    /// One simple query.
+    pub sql: String,
+    /// Whether all settings are asked for, or those only that statements named.
+    all: bool,
+    /// Something may have been set that no question finds.
+    hidden: bool,
+}
+
+impl Session {
+    /// Notes what a unit about to be forwarded may do; `effects` as the catalogue refined them.
+    pub fn note(&mut self, effects: Effects, shape: &Shape) {
+        self.effects |= effects;
+        if effects == Effects::NONE {
+            return;
+        }
+        for statement in &shape.statements {
+            for name in &statement.settings {
+                if !self.touched.contains(name) {
+                    self.touched.push(name.clone());
+                }
+            }
+            if statement.effects.any(Effects::SEQUENCE) {
+                self.pins.sequence |= statement.functions.iter().any(|f| matches!(&*f.name, "currval" | "lastval"));
+            }
+        }
+        self.pins.load |= effects.any(Effects::LOAD);
+    }
+
+    /// Notes a unit of which nothing is known.
+    pub fn note_opaque(&mut self) {
+        self.effects |= Effects::OPAQUE;
+    }
+
+    /// Effects of what was sent since the last audit.
+    #[must_use]
+    pub fn effects(&self) -> Effects {
+        self.effects
+    }
+
+    /// The question to ask now that the session is idle, if there is one.
+    pub fn audit(&mut self) -> Option<Audit> {
+        let effects = std::mem::take(&mut self.effects);
+        let pinned = self.pins.temporary || self.pins.advisory_lock || self.pins.listen;
+        if !effects.any(ASK) && !(pinned && effects != Effects::NONE) {
+            self.touched.clear();
+            return None;
+        }
+        let hidden = effects.any(Effects::OPAQUE | Effects::CALLS_UNKNOWN);
+        let all = hidden || effects.any(Effects::ALL_SETTINGS);
+        for (name, _) in self.settings.iter() {
+            if all && !self.touched.iter().any(|t| **t == *name) {
+                self.touched.push(name.into());
+            }
+        }
+        let mut sql = String::from(PINS_SQL);
+        if !self.touched.is_empty() {
+            let names: Vec<_> =
+                self.touched.iter().map(|name| crate::upstream::literal(&name.to_ascii_lowercase())).collect();
+            let _ = write!(sql, "{NAMED_SQL}{}]::pg_catalog.text[]) AS n;", names.join(","));
+        }
+        if all {
+            sql.push_str(ALL_SQL);
+        }
+        Some(Audit { sql, all, hidden })
+    }
+
+    /// Takes the server's answer. Returns what is applied on the server now; `None`: that is not known.
+    pub fn audited(&mut self, audit: &Audit, answer: &Answer) -> Option<Settings> {
+        let mut actual = if audit.all { Settings::default() } else { (*self.settings).clone() };
+        for name in self.touched.drain(..) {
+            actual.remove(&name.to_ascii_lowercase());
+        }
+        for row in &answer.rows {
+            match row.as_slice() {
+                [flags] => self.take_pins(flags.as_deref().unwrap_or_default()),
+                [Some(name), Some(value), source] if applies(name, value, source.as_deref()) => actual.set(name, value),
+                _ => {}
+            }
+        }
+        let mut wanted = actual.clone();
+        for (name, value) in self.baseline.iter() {
+            if wanted.value(name).is_none() {
+                wanted.set(name, value);
+            }
+        }
+        self.settings = Arc::new(wanted);
+        (!audit.hidden).then_some(actual)
+    }
+
+    fn take_pins(&mut self, flags: &str) {
+        let flag = |c: char| flags.contains(c);
+        self.pins.temporary = flag('t');
+        self.pins.advisory_lock = flag('a');
+        self.pins.hold_cursor = flag('h');
+        self.pins.listen = flag('l');
+        self.pins.sql_prepare = flag('p');
+    }
+
+    pub(super) fn note_completion(&mut self, tag: &[u8]) {
+        match tag {
+            b"DISCARD ALL" => {
+                self.statements.clear();
+                self.unnamed = None;
+                self.pins = Pins::default();
+                self.settings = Arc::clone(&self.baseline);
+                self.touched.clear();
+            }
+            b"DEALLOCATE ALL" => self.statements.clear(),
+            _ => {}
+        }
+    }
+}
+
+/// Whether a row of the audit says that the session set something.
+fn applies(name: &str, value: &str, source: Option<&str>) -> bool {
+    match name {
+        "role" => value != "none",
+        "session_authorization" => source == Some("changed"),
+        // A setting with a prefix that no library has defined is in no catalogue: what it has, the session gave it.
+        _ => source.is_none_or(|source| source == "session"),
+    }
+}
+
+/// One column of letters, one for each kind of state that cannot follow.
+const PINS_SQL: &str = "SELECT pg_catalog.concat(\
+CASE WHEN pg_catalog.pg_my_temp_schema() <> 0::pg_catalog.oid AND (\
+EXISTS (SELECT 1 FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) OR \
+EXISTS (SELECT 1 FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()) OR \
+EXISTS (SELECT 1 FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema())) THEN 't' END,\
+CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_locks WHERE locktype = 'advisory' \
+AND pid = pg_catalog.pg_backend_pid()) THEN 'a' END,\
+CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_cursors WHERE is_holdable) THEN 'h' END,\
+CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_listening_channels()) THEN 'l' END,\
+CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_prepared_statements WHERE from_sql) THEN 'p' END);";
+
+/// Name, value and source of the settings that statements named.
+const NAMED_SQL: &str = "SELECT n, pg_catalog.current_setting(n, true), CASE WHEN n = 'session_authorization' \
+THEN CASE WHEN pg_catalog.current_setting(n, true) IS DISTINCT FROM \
+(SELECT a.usename FROM pg_catalog.pg_stat_activity a WHERE a.pid = pg_catalog.pg_backend_pid())::pg_catalog.text \
+THEN 'changed' END ELSE (SELECT s.source FROM pg_catalog.pg_settings s WHERE pg_catalog.lower(s.name) = n) END \
+FROM pg_catalog.unnest(ARRAY[";
+
+/// All that the session set and the server's catalogue of settings shows.
+const ALL_SQL: &str = "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name), source \
+FROM pg_catalog.pg_settings WHERE source = 'session';\
+SELECT 'role', pg_catalog.current_setting('role'), NULL;";

@@ -1,0 +1,211 @@
+//! One server and what is known of it.
+//!
+//! Invariant: what is known is stored as a whole by whoever learnt it and read without a lock.
+//! Deliberately absent: how it was learnt.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What a node does in its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Role {
+    /// Nobody has said or asked yet.
+    Unknown = 0,
+    /// Takes writes.
+    Primary = 1,
+    /// A standby.
+    Replica = 2,
+}
+
+/// A position in the write-ahead log, in bytes (`pg_lsn`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Lsn(pub u64);
+
+impl Lsn {
+    /// Reads PostgreSQL's form, two hexadecimal numbers with a slash.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (high, low) = text.split_once('/')?;
+        let high = u32::from_str_radix(high, 16).ok()?;
+        let low = u32::from_str_radix(low, 16).ok()?;
+        Some(Self((u64::from(high) << 32) | u64::from(low)))
+    }
+}
+
+/// A position and the timeline that it is on; positions on different timelines do not compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Position {
+    /// The timeline's number.
+    pub timeline: u32,
+    /// The position on it.
+    pub lsn: Lsn,
+}
+
+/// Whether a node is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is.
+    Up,
+    /// It failed and is left out until it answers again.
+    Ejected,
+}
+
+/// What the configuration says of a node.
+#[derive(Debug, Clone)]
+pub struct NodeSpec {
+    /// Unique in the cluster.
+    pub name: Box<str>,
+    /// The role to believe until the node was asked.
+    pub role: Role,
+    /// Share of the reads.
+    pub weight: u32,
+    /// What a policy can ask for.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One server.
+#[derive(Debug)]
+pub struct Node {
+    /// What the configuration says.
+    pub spec: NodeSpec,
+    /// Position of its shard in the cluster.
+    pub shard: usize,
+    role: AtomicU8,
+    ejected: AtomicBool,
+    failures: AtomicU32,
+    /// Replay lag in milliseconds, plus one; zero: not known.
+    lag: AtomicU64,
+    replayed: AtomicU64,
+    timeline: AtomicU32,
+    in_flight: AtomicU32,
+}
+
+impl Node {
+    pub(super) fn new(spec: NodeSpec, shard: usize) -> Self {
+        Self {
+            role: AtomicU8::new(spec.role as u8),
+            spec,
+            shard,
+            ejected: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            lag: AtomicU64::new(0),
+            replayed: AtomicU64::new(0),
+            timeline: AtomicU32::new(0),
+            in_flight: AtomicU32::new(0),
+        }
+    }
+
+    /// Its role, as last learnt.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self.role.load(Ordering::Relaxed) {
+            1 => Role::Primary,
+            2 => Role::Replica,
+            _ => Role::Unknown,
+        }
+    }
+
+    /// Stores its role.
+    pub fn set_role(&self, role: Role) {
+        self.role.store(role as u8, Ordering::Relaxed);
+    }
+
+    /// Whether it is used.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        if self.ejected.load(Ordering::Relaxed) { Standing::Ejected } else { Standing::Up }
+    }
+
+    /// Takes it out or back in. Returns whether that changed anything.
+    pub fn set_standing(&self, standing: Standing) -> bool {
+        self.ejected.swap(standing == Standing::Ejected, Ordering::Relaxed) != (standing == Standing::Ejected)
+    }
+
+    /// Counts a failure in a row; returns how many there are.
+    pub fn failed(&self) -> u32 {
+        self.failures.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// It answered: no failure in a row any more.
+    pub fn answered(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
+    /// How far it is behind its primary; `None`: not known.
+    #[must_use]
+    pub fn lag(&self) -> Option<Duration> {
+        self.lag.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_millis)
+    }
+
+    /// Stores how far it is behind.
+    pub fn set_lag(&self, lag: Option<Duration>) {
+        let millis = lag.map_or(0, |lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX - 1) + 1);
+        self.lag.store(millis, Ordering::Relaxed);
+    }
+
+    /// What it has replayed (a replica) or written (a primary); `None`: not known.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        // Lsn first, timeline second, stored in the other order: a torn pair says too little, never too much.
+        let lsn = Lsn(self.replayed.load(Ordering::Acquire));
+        let timeline = self.timeline.load(Ordering::Acquire);
+        (timeline != 0).then_some(Position { timeline, lsn })
+    }
+
+    /// Stores its position.
+    pub fn set_position(&self, position: Option<Position>) {
+        let Position { timeline, lsn } = position.unwrap_or_default();
+        if self.timeline.load(Ordering::Relaxed) != timeline {
+            self.replayed.store(0, Ordering::Release);
+            self.timeline.store(timeline, Ordering::Release);
+        }
+        self.replayed.store(lsn.0, Ordering::Release);
+    }
+
+    /// Connections lent to sessions now.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// A connection to it was lent (`1`) or came back (`-1`).
+    pub fn lent(&self, step: i32) {
+        if step > 0 {
+            self.in_flight.fetch_add(step.unsigned_abs(), Ordering::Relaxed);
+        } else {
+            self.in_flight.fetch_sub(step.unsigned_abs(), Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_read_as_postgresql_writes_them() {
+        for (text, expected) in [
+            ("0/0", Some(0)),
+            ("16/B374D848", Some(0x16_B374_D848)),
+            ("FFFFFFFF/FFFFFFFF", Some(u64::MAX)),
+            ("16", None),
+            ("x/1", None),
+        ] {
+            assert_eq!(Lsn::parse(text), expected.map(Lsn), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_timeline_forgets_the_position() {
+        let spec = NodeSpec { name: "n".into(), role: Role::Replica, weight: 1, labels: BTreeMap::new() };
+        let node = Node::new(spec, 0);
+        assert_eq!(node.position(), None);
+        node.set_position(Some(Position { timeline: 1, lsn: Lsn(9) }));
+        node.set_position(Some(Position { timeline: 2, lsn: Lsn(3) }));
+        assert_eq!(node.position(), Some(Position { timeline: 2, lsn: Lsn(3) }));
+        node.set_position(None);
+        assert_eq!(node.position(), None);
+    }
+}

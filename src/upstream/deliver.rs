@@ -1,0 +1,308 @@
+//! From the server's bytes to the client's: what passes, what is hidden, what is put in its place.
+//!
+//! Invariant: bytes leave in the order they came, and a chunk in which nothing is hidden is handed over without a copy.
+//! Deliberately absent: writing to anything but a buffer.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+
+use super::{Copy, Error, Expected, Prepared, Show, StatementId, Upstream};
+use crate::wire::backend;
+use crate::wire::frame::{HEADER_LEN, backend_header};
+use crate::wire::{Header, TransactionStatus};
+
+/// Largest message that is read whole, in bytes: ParameterStatus, CommandComplete and other small ones.
+const WHOLE_LIMIT: usize = 1 << 20;
+
+/// Bytes of an ErrorResponse in which its severity and SQLSTATE stand.
+const ERROR_PREFIX: usize = 128;
+
+/// Who gets a server's answers.
+pub trait Receiver {
+    /// Where bytes for the client go.
+    fn output(&mut self) -> &mut BytesMut;
+    /// A setting was reported. Returns whether the client is told.
+    fn parameter_status(&mut self, name: &[u8], value: &[u8]) -> bool;
+    /// A statement's Parse failed or was skipped; it does not exist.
+    fn parse_failed(&mut self, client_name: &[u8], statement: StatementId);
+    /// A Close that was answered here was skipped: the client's statement exists still.
+    fn close_skipped(&mut self, client_name: &[u8], statement: &Arc<Prepared>);
+    /// A Sync was ignored by a server in COPY FROM STDIN: the group is open again.
+    fn group_reopened(&mut self);
+    /// A command completed, with its tag.
+    fn command_complete(&mut self, tag: &[u8]);
+    /// An error came.
+    fn error(&mut self, sqlstate: [u8; 5]);
+    /// ReadyForQuery came.
+    fn ready(&mut self, status: TransactionStatus);
+}
+
+/// What becomes of a frame.
+enum Verdict {
+    Keep,
+    Drop,
+    Replace(BytesMut),
+}
+
+impl Upstream {
+    /// Moves what has been received to `to`, as far as it is complete enough to be judged.
+    ///
+    /// # Errors
+    /// A violation of the protocol; the connection is broken then, and what was delivered before stays delivered.
+    pub fn deliver<R: Receiver>(&mut self, to: &mut R) -> Result<(), Error> {
+        let mut input = std::mem::take(&mut self.input);
+        let result = self.deliver_from(&mut input, to);
+        if result.is_err() {
+            self.broken = true;
+        }
+        self.input = input;
+        result
+    }
+
+    fn deliver_from<R: Receiver>(&mut self, input: &mut BytesMut, to: &mut R) -> Result<(), Error> {
+        self.local_answers(to);
+        // Everything before `pos` has been judged; everything from `kept` to `pos` passes and was not yet moved.
+        let (mut pos, mut kept) = (0, 0);
+        let mut result = Ok(());
+        while pos < input.len() {
+            if self.passing > 0 {
+                let step = self.passing.min(input.len() - pos);
+                self.passing -= step;
+                pos += step;
+                continue;
+            }
+            if matches!(self.expected.front(), Some(Expected::Local { .. })) {
+                // What passed before the local answer must stand before it.
+                to.output().extend_from_slice(&input[kept..pos]);
+                kept = pos;
+                self.local_answers(to);
+            }
+            let header = match backend_header(&input[pos..]) {
+                Ok(Some(header)) => header,
+                Ok(None) => break,
+                Err(error) => {
+                    result = Err(error.into());
+                    break;
+                }
+            };
+            // Rows and COPY data, nine tenths of all frames, are not looked at.
+            if matches!(header.tag, b'D' | b'd') {
+                self.passing = header.len;
+                continue;
+            }
+            let available = &input[pos..];
+            let (needed, bulk) = self.needed(header);
+            if needed > WHOLE_LIMIT {
+                result = Err(Error::TooLarge { tag: char::from(header.tag), len: header.len });
+                break;
+            }
+            if available.len() < needed {
+                break;
+            }
+            let frame = &available[..needed.min(header.len)];
+            let verdict = match self.judge(header, frame, to) {
+                Ok(verdict) => verdict,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            };
+            match verdict {
+                Verdict::Keep if bulk => self.passing = header.len,
+                Verdict::Keep => pos += header.len,
+                Verdict::Drop | Verdict::Replace(_) => {
+                    to.output().extend_from_slice(&input[kept..pos]);
+                    if let Verdict::Replace(bytes) = verdict {
+                        to.output().extend_from_slice(&bytes);
+                    }
+                    pos += header.len;
+                    kept = pos;
+                }
+            }
+        }
+        hand_over(input, kept, pos, to.output());
+        if self.passing == 0 {
+            self.local_answers(to);
+        }
+        result
+    }
+
+    /// How many bytes of a frame must be there before it can be judged, and whether the rest then passes unseen.
+    fn needed(&self, header: Header) -> (usize, bool) {
+        match header.tag {
+            // The contents do not matter and may be large.
+            b'T' | b't' | b'V' | b'N' | b'A' | b'G' | b'H' | b'W' => (HEADER_LEN, true),
+            b'E' if !self.replaces() => (header.len.min(ERROR_PREFIX), true),
+            _ => (header.len, false),
+        }
+    }
+
+    /// Whether an error that comes now is not the one that the client will see.
+    fn replaces(&self) -> bool {
+        matches!(self.expected.front(), Some(Expected::Parse { show: Show::Replace(_), .. }))
+    }
+
+    /// Puts out the local answers that stand at the front of the queue.
+    pub(super) fn local_answers<R: Receiver>(&mut self, to: &mut R) {
+        while let Some(Expected::Local { tag, .. }) = self.expected.front() {
+            backend::write_bare(to.output(), *tag);
+            self.expected.pop_front();
+        }
+    }
+
+    fn judge<R: Receiver>(&mut self, header: Header, frame: &[u8], to: &mut R) -> Result<Verdict, Error> {
+        match (header.tag, self.expected.front()) {
+            (b'S', _) => self.parameter(frame, to),
+            (b'N' | b'A', _) => Ok(Verdict::Keep),
+            (b'E', _) => Ok(self.error(frame, to)),
+            (b'1', Some(Expected::Parse { show, .. })) | (b'3', Some(Expected::Close { show, .. })) => {
+                let hide = *show != Show::Pass;
+                self.expected.pop_front();
+                Ok(if hide { Verdict::Drop } else { Verdict::Keep })
+            }
+            (b'2', Some(Expected::Bind)) => self.answered(),
+            (b'T' | b'n', Some(Expected::Describe)) => self.answered(),
+            (b't', Some(Expected::Describe)) => Ok(Verdict::Keep),
+            (b'C', Some(Expected::Execute | Expected::Query)) => {
+                let tag = frame.get(HEADER_LEN..frame.len() - 1).unwrap_or_default();
+                self.completed(tag);
+                to.command_complete(tag);
+                self.executed()
+            }
+            (b'I' | b's', Some(Expected::Execute | Expected::Query)) => self.executed(),
+            (b'T' | b'c', Some(Expected::Query)) | (b'c', Some(Expected::Execute)) => Ok(Verdict::Keep),
+            (b'H', Some(Expected::Query | Expected::Execute)) => Ok(Verdict::Keep),
+            (b'G' | b'W', Some(Expected::Query | Expected::Execute)) => {
+                self.copy = if header.tag == b'G' { Copy::In } else { Copy::Both };
+                self.swallow_syncs(to);
+                Ok(Verdict::Keep)
+            }
+            (b'V', Some(Expected::Function)) => Ok(Verdict::Keep),
+            (b'Z', Some(Expected::Sync | Expected::Query | Expected::Function)) => {
+                let byte = frame.get(HEADER_LEN).copied().unwrap_or_default();
+                let Some(status) = TransactionStatus::from_byte(byte) else {
+                    return Err(Error::Unexpected { got: char::from(byte), expected: "a transaction status" });
+                };
+                self.expected.pop_front();
+                self.unready -= 1;
+                self.status = status;
+                self.skipping = false;
+                self.copy = Copy::None;
+                to.ready(status);
+                Ok(Verdict::Keep)
+            }
+            (tag, expected) => Err(Error::Unexpected {
+                got: char::from(tag),
+                expected: expected.map_or("nothing", Expected::name),
+            }),
+        }
+    }
+
+    /// What a command's completion says about the server's own memory.
+    fn completed(&mut self, tag: &[u8]) {
+        self.copy = Copy::None;
+        match tag {
+            b"DISCARD ALL" => {
+                self.forget_prepared();
+                self.settings = Some(Arc::default());
+            }
+            b"DEALLOCATE ALL" => self.forget_prepared(),
+            _ => {}
+        }
+    }
+
+    fn answered(&mut self) -> Result<Verdict, Error> {
+        self.expected.pop_front();
+        Ok(Verdict::Keep)
+    }
+
+    fn executed(&mut self) -> Result<Verdict, Error> {
+        if matches!(self.expected.front(), Some(Expected::Execute)) {
+            self.expected.pop_front();
+        }
+        Ok(Verdict::Keep)
+    }
+
+    fn parameter<R: Receiver>(&mut self, frame: &[u8], to: &mut R) -> Result<Verdict, Error> {
+        let (name, value) = backend::parameter_status(frame)?;
+        if name == b"in_hot_standby" {
+            // Drivers that look for a primary would take a gateway that reads from a replica for a standby.
+            return Ok(Verdict::Drop);
+        }
+        Arc::make_mut(&mut self.parameters).set(name, value);
+        Ok(if to.parameter_status(name, value) { Verdict::Keep } else { Verdict::Drop })
+    }
+
+    fn error<R: Receiver>(&mut self, frame: &[u8], to: &mut R) -> Verdict {
+        let fields = backend::error_fields(frame);
+        if matches!(fields.severity.as_str(), "FATAL" | "PANIC") {
+            self.broken = true;
+        }
+        let mut sqlstate = *b"XX000";
+        if fields.sqlstate.len() == 5 {
+            sqlstate.copy_from_slice(fields.sqlstate.as_bytes());
+        }
+        let replacement = match self.expected.front() {
+            Some(Expected::Parse { show: Show::Replace(reply), .. }) => {
+                let mut bytes = BytesMut::new();
+                reply.write(&mut bytes);
+                sqlstate.copy_from_slice(&reply.sqlstate.as_bytes()[..5]);
+                Some(bytes)
+            }
+            _ => None,
+        };
+        to.error(sqlstate);
+        if !matches!(self.expected.front(), Some(Expected::Query | Expected::Function | Expected::Sync) | None) {
+            self.skip_to_sync(to);
+        }
+        self.copy = Copy::None;
+        replacement.map_or(Verdict::Keep, Verdict::Replace)
+    }
+
+    /// After an error in the extended protocol the server reads and discards messages until a Sync.
+    fn skip_to_sync<R: Receiver>(&mut self, to: &mut R) {
+        while let Some(front) = self.expected.front() {
+            if matches!(front, Expected::Sync) {
+                return;
+            }
+            if let Some(expected) = self.expected.pop_front() {
+                self.undo(expected, to);
+            }
+        }
+        self.skipping = true;
+    }
+
+    /// A server in COPY FROM STDIN ignores Flush and Sync that stand before CopyDone (`CopyGetData` in `copyfromparse.c`).
+    fn swallow_syncs<R: Receiver>(&mut self, to: &mut R) {
+        if !matches!(self.expected.front(), Some(Expected::Execute)) {
+            return;
+        }
+        let unready = &mut self.unready;
+        let mut reopened = false;
+        self.expected.retain(|expected| {
+            let sync = matches!(expected, Expected::Sync);
+            *unready -= usize::from(sync);
+            reopened |= sync;
+            !sync
+        });
+        if reopened {
+            to.group_reopened();
+        }
+    }
+}
+
+/// Moves `input[kept..pos]` to `output` and keeps the rest. Without a copy if nothing was cut out and nothing waits.
+fn hand_over(input: &mut BytesMut, kept: usize, pos: usize, output: &mut BytesMut) {
+    if kept == 0 && output.is_empty() && pos > 0 {
+        let mut rest = std::mem::take(output);
+        rest.clear();
+        rest.extend_from_slice(&input[pos..]);
+        input.truncate(pos);
+        std::mem::swap(input, output);
+        *input = rest;
+    } else {
+        output.extend_from_slice(&input[kept..pos]);
+        input.advance(pos);
+    }
+}

@@ -1,0 +1,378 @@
+//! The server's side of the protocol as a machine: what was sent, what must come back, what the server remembers.
+//!
+//! Invariant: every message that the server answers has one entry in the queue of expected answers, in order; what the
+//! client did not ask for is hidden, what the gateway answered in the server's place appears where it belongs. A
+//! connection whose queue and answers disagree is broken and never lent again.
+//!
+//! Deliberately absent: sockets, clocks, the choice of a server, rows (they pass by their headers).
+//!
+//! Source: PostgreSQL documentation, "Message Flow"; `PostgresMain` in `src/backend/tcop/postgres.c` for what is skipped
+//! after an error and for what a server in COPY FROM STDIN ignores.
+
+mod deliver;
+mod login;
+mod prepared;
+mod private;
+mod settings;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use crate::wire::TransactionStatus;
+use crate::wire::startup::CancelKey;
+
+pub use deliver::Receiver;
+pub use login::{Login, LoginError, LoginStep};
+pub use prepared::{Prepared, PreparedSet, Registry, StatementId};
+pub use private::{Answer, Private};
+pub use settings::{Interner, Parameters, Settings, literal};
+
+/// Why a server connection cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Bytes that are not the protocol.
+    #[error("the server sent a malformed message: {0}")]
+    Malformed(#[from] crate::wire::Malformed),
+    /// An answer to a question that was not asked.
+    #[error("the server sent message {got:?} where {expected} was expected")]
+    Unexpected {
+        /// The message's tag.
+        got: char,
+        /// What stood at the front of the queue.
+        expected: &'static str,
+    },
+    /// A message that must be read whole is too large.
+    #[error("the server sent a message {tag:?} of {len} bytes, more than a gateway holds")]
+    TooLarge {
+        /// The message's tag.
+        tag: char,
+        /// Its length in bytes.
+        len: usize,
+    },
+}
+
+/// An error that the gateway puts in the place of the server's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorReply {
+    /// ERROR or FATAL.
+    pub severity: &'static str,
+    /// Five characters.
+    pub sqlstate: String,
+    /// One line.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl ErrorReply {
+    /// An ERROR.
+    pub fn error(sqlstate: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { severity: "ERROR", sqlstate: sqlstate.into(), message: message.into(), hint: None }
+    }
+
+    /// A FATAL: the connection ends after it.
+    pub fn fatal(sqlstate: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { severity: "FATAL", ..Self::error(sqlstate, message) }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Appends the ErrorResponse.
+    pub fn write(&self, out: &mut BytesMut) {
+        crate::wire::backend::write_error(
+            out,
+            b'E',
+            self.severity,
+            &self.sqlstate,
+            &self.message,
+            self.hint.as_deref(),
+        );
+    }
+}
+
+/// What the client sees of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Show {
+    /// The answer as it comes.
+    Pass,
+    /// Nothing of a success; an error still passes.
+    Hide,
+    /// Nothing of a success; this instead of the server's error.
+    Replace(Box<ErrorReply>),
+}
+
+/// The answer that a message sent to the server will bring.
+#[derive(Debug, Clone)]
+pub enum Expected {
+    /// ParseComplete.
+    Parse {
+        /// The statement under a name of ours or the unnamed one; `None` under a name of the client's own.
+        statement: Option<Arc<Prepared>>,
+        /// The client's name for it where the client asked; told to the receiver when it fails.
+        client_name: Option<Box<[u8]>>,
+        /// Whether the server knows it as the unnamed statement.
+        unnamed: bool,
+        /// What the client sees.
+        show: Show,
+    },
+    /// BindComplete.
+    Bind,
+    /// CloseComplete; the statement returns to the server's set if the Close is skipped.
+    Close {
+        /// The statement that goes.
+        statement: Option<StatementId>,
+        /// What the client sees.
+        show: Show,
+    },
+    /// ParameterDescription, RowDescription or NoData.
+    Describe,
+    /// CommandComplete, EmptyQueryResponse or PortalSuspended, rows or COPY before it.
+    Execute,
+    /// Nothing from the server: this bare message goes to the client in its place.
+    Local {
+        /// ParseComplete or CloseComplete.
+        tag: u8,
+        /// The client's name for the statement.
+        client_name: Box<[u8]>,
+        /// The statement parsed or closed, if the session knew it.
+        statement: Option<Arc<Prepared>>,
+    },
+    /// ReadyForQuery.
+    Sync,
+    /// Everything up to ReadyForQuery.
+    Query,
+    /// FunctionCallResponse, then ReadyForQuery.
+    Function,
+}
+
+impl Expected {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Parse { .. } => "ParseComplete",
+            Self::Bind => "BindComplete",
+            Self::Close { .. } => "CloseComplete",
+            Self::Describe => "RowDescription or NoData",
+            Self::Execute => "CommandComplete",
+            Self::Local { .. } => "nothing",
+            Self::Sync => "ReadyForQuery",
+            Self::Query => "the answer to a Query",
+            Self::Function => "the answer to a FunctionCall",
+        }
+    }
+}
+
+/// Which way COPY data flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Copy {
+    /// No COPY.
+    #[default]
+    None,
+    /// From the client to the server.
+    In,
+    /// Both ways: replication.
+    Both,
+}
+
+/// One logged-in server connection, without its socket.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Bytes received and not yet delivered.
+    pub input: BytesMut,
+    /// Bytes to send.
+    pub output: BytesMut,
+    /// What the server holds prepared for us.
+    pub prepared: PreparedSet,
+    /// The session settings applied on it; `None`: not known, all must be reset first.
+    pub settings: Option<Arc<Settings>>,
+    /// What ParameterStatus last said.
+    pub parameters: Arc<Parameters>,
+    /// What cancels it.
+    pub key: CancelKey,
+    expected: VecDeque<Expected>,
+    /// Entries of `expected` that end with ReadyForQuery.
+    unready: usize,
+    status: TransactionStatus,
+    /// Bytes of the current frame that pass without being looked at.
+    passing: usize,
+    /// An error came; the server ignores everything up to the next Sync.
+    skipping: bool,
+    copy: Copy,
+    /// A FATAL came, or the protocol was violated.
+    broken: bool,
+    unnamed: Option<StatementId>,
+    /// Names that a client's own Parse left on the server; closed before its next use.
+    litter: Vec<Box<[u8]>>,
+}
+
+impl Upstream {
+    /// A connection that has just said ReadyForQuery for the first time.
+    #[must_use]
+    pub fn new(parameters: Arc<Parameters>, key: CancelKey, prepared_limit: usize, settings: Arc<Settings>) -> Self {
+        Self {
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            prepared: PreparedSet::new(prepared_limit),
+            settings: Some(settings),
+            parameters,
+            key,
+            expected: VecDeque::new(),
+            unready: 0,
+            status: TransactionStatus::Idle,
+            passing: 0,
+            skipping: false,
+            copy: Copy::None,
+            broken: false,
+            unnamed: None,
+            litter: Vec::new(),
+        }
+    }
+
+    /// The transaction status of the last ReadyForQuery.
+    #[must_use]
+    pub fn status(&self) -> TransactionStatus {
+        self.status
+    }
+
+    /// ReadyForQuery messages still to come.
+    #[must_use]
+    pub fn unready(&self) -> usize {
+        self.unready
+    }
+
+    /// Whether all that was sent has been answered.
+    #[must_use]
+    pub fn quiet(&self) -> bool {
+        self.expected.is_empty() && self.passing == 0 && !self.skipping && self.output.is_empty()
+    }
+
+    /// Whether the server is between two transactions, has answered all, and stands at a frame's edge: only then may
+    /// it be lent to somebody else.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        !self.broken && self.quiet() && self.status == TransactionStatus::Idle && self.input.is_empty()
+    }
+
+    /// Whether the connection must be closed.
+    #[must_use]
+    pub fn broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Marks the connection as one that must be closed.
+    pub fn mark_broken(&mut self) {
+        self.broken = true;
+    }
+
+    /// Whether the bytes delivered so far end between two messages.
+    #[must_use]
+    pub fn at_frame_edge(&self) -> bool {
+        self.passing == 0
+    }
+
+    /// Which way COPY data flows now.
+    #[must_use]
+    pub fn copy(&self) -> Copy {
+        self.copy
+    }
+
+    /// CopyDone or CopyFail was sent.
+    pub fn copy_ended(&mut self) {
+        self.copy = Copy::None;
+    }
+
+    /// The statement that the server knows as the unnamed one.
+    #[must_use]
+    pub fn unnamed(&self) -> Option<StatementId> {
+        self.unnamed
+    }
+
+    /// Messages sent and not yet answered.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.expected.len()
+    }
+
+    /// Names to be closed before anything else is sent; empties the list.
+    pub fn take_litter(&mut self) -> Vec<Box<[u8]>> {
+        std::mem::take(&mut self.litter)
+    }
+
+    /// Notes a name that must be closed before the next use.
+    pub fn add_litter(&mut self, name: Box<[u8]>) {
+        self.litter.push(name);
+    }
+
+    /// Forgets every prepared statement: the server dropped them all.
+    pub fn forget_prepared(&mut self) {
+        self.prepared.clear();
+        self.unnamed = None;
+    }
+
+    /// Notes the answer that a message just put into `output` will bring.
+    pub fn expect<R: Receiver>(&mut self, expected: Expected, to: &mut R) {
+        match &expected {
+            Expected::Sync | Expected::Query | Expected::Function => self.unready += 1,
+            _ if self.skipping => {
+                self.undo(expected, to);
+                return;
+            }
+            Expected::Parse { statement: Some(statement), unnamed, .. } => {
+                if *unnamed {
+                    self.unnamed = Some(statement.id);
+                } else {
+                    self.prepared.insert(statement.id);
+                }
+            }
+            Expected::Close { statement: Some(id), .. } => self.prepared.remove(*id),
+            _ => {}
+        }
+        if matches!(expected, Expected::Query) {
+            // exec_simple_query drops the unnamed statement.
+            self.unnamed = None;
+        }
+        self.expected.push_back(expected);
+    }
+
+    /// Puts out the answers that wait for nothing from the server.
+    pub fn settle<R: Receiver>(&mut self, to: &mut R) {
+        if self.passing == 0 && self.input.is_empty() {
+            self.local_answers(to);
+        }
+    }
+
+    /// What a message that the server ignored must not be believed to have done.
+    fn undo<R: Receiver>(&mut self, expected: Expected, to: &mut R) {
+        match expected {
+            Expected::Parse { statement, client_name, unnamed, .. } => {
+                if let Some(statement) = statement {
+                    if unnamed {
+                        self.unnamed = None;
+                    } else {
+                        self.prepared.remove(statement.id);
+                    }
+                    if let Some(name) = client_name {
+                        to.parse_failed(&name, statement.id);
+                    }
+                }
+            }
+            Expected::Close { statement: Some(id), .. } => self.prepared.insert(id),
+            Expected::Local { tag: b'1', client_name, statement: Some(statement) } => {
+                to.parse_failed(&client_name, statement.id);
+            }
+            Expected::Local { client_name, statement: Some(statement), .. } => {
+                to.close_skipped(&client_name, &statement);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

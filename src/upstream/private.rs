@@ -1,0 +1,105 @@
+//! Exchanges of the gateway's own on a server connection: settings, audits, BEGIN. No client sees them.
+//!
+//! Invariant: one is begun only on a connection that has answered everything before.
+//! Deliberately absent: what is asked.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::{Error, Expected, Prepared, Receiver, StatementId, Upstream};
+use crate::wire::frame::backend_header;
+use crate::wire::{TransactionStatus, backend, frontend};
+
+/// Most bytes that the answer to a private exchange may have.
+const LIMIT: usize = 4 << 20;
+
+/// Collects the answer to a private exchange.
+#[derive(Debug, Default)]
+pub struct Private {
+    bytes: BytesMut,
+    ready: Option<TransactionStatus>,
+    failed: bool,
+}
+
+/// One column of a row: its text, or NULL.
+pub type Column = Option<String>;
+
+/// What came back.
+#[derive(Debug, Default, Clone)]
+pub struct Answer {
+    /// All rows of all statements, in order.
+    pub rows: Vec<Vec<Column>>,
+    /// The frame of the first ErrorResponse.
+    pub error: Option<BytesMut>,
+    /// The transaction status afterwards.
+    pub status: TransactionStatus,
+}
+
+impl Receiver for Private {
+    fn output(&mut self) -> &mut BytesMut {
+        &mut self.bytes
+    }
+    fn parameter_status(&mut self, _: &[u8], _: &[u8]) -> bool {
+        false
+    }
+    fn parse_failed(&mut self, _: &[u8], _: StatementId) {}
+    fn close_skipped(&mut self, _: &[u8], _: &Arc<Prepared>) {}
+    fn group_reopened(&mut self) {}
+    fn command_complete(&mut self, _: &[u8]) {}
+    fn error(&mut self, _: [u8; 5]) {
+        self.failed = true;
+    }
+    fn ready(&mut self, status: TransactionStatus) {
+        self.ready = Some(status);
+    }
+}
+
+impl Private {
+    /// Sends `sql` as a simple query.
+    pub fn query(upstream: &mut Upstream, sql: &str) -> Self {
+        let mut private = Self::default();
+        frontend::write_query(&mut upstream.output, sql.as_bytes());
+        upstream.expect(Expected::Query, &mut private);
+        private
+    }
+
+    /// Sends a lone Sync.
+    pub fn sync(upstream: &mut Upstream) -> Self {
+        let mut private = Self::default();
+        frontend::write_sync(&mut upstream.output);
+        upstream.expect(Expected::Sync, &mut private);
+        private
+    }
+
+    /// Takes what the server has sent. `Some` when the exchange is complete.
+    ///
+    /// # Errors
+    /// A violation of the protocol, or an answer over 4 MiB.
+    pub fn advance(&mut self, upstream: &mut Upstream) -> Result<Option<Answer>, Error> {
+        upstream.deliver(self)?;
+        if self.bytes.len() > LIMIT {
+            upstream.mark_broken();
+            return Err(Error::TooLarge { tag: 'D', len: self.bytes.len() });
+        }
+        let Some(status) = self.ready.filter(|_| upstream.quiet()) else { return Ok(None) };
+        let mut answer = Answer { status, ..Answer::default() };
+        while let Some(header) = backend_header(&self.bytes)? {
+            if header.len > self.bytes.len() {
+                break;
+            }
+            let frame = self.bytes.split_to(header.len);
+            match header.tag {
+                b'D' => answer.rows.push(
+                    backend::data_row(&frame)?
+                        .into_iter()
+                        .map(|column| column.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+                        .collect(),
+                ),
+                b'E' if answer.error.is_none() => answer.error = Some(frame),
+                _ => {}
+            }
+        }
+        Ok(Some(answer))
+    }
+}

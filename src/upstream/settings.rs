@@ -1,0 +1,190 @@
+//! Session settings as values: what a client wants set, what a server has set, what a server reports.
+//!
+//! Invariant: sets are immutable and shared; two clients with equal settings hold the same allocation where the interner
+//! made it, so that the usual comparison is one of pointers.
+//!
+//! Deliberately absent: what a setting means.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// Settings of a session that differ from the server's own: name (lower case) to value.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Settings(BTreeMap<Box<str>, Box<str>>);
+
+impl Settings {
+    /// The value of `name`.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|value| &**value)
+    }
+
+    /// Sets `name`, folded to lower case.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.0.insert(name.to_ascii_lowercase().into(), value.into());
+    }
+
+    /// Removes `name`.
+    pub fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
+    /// All, in order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(n, v)| (&**n, &**v))
+    }
+
+    /// Whether nothing is set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The SQL that makes a server with `from` applied into one with `self` applied; `None`: unknown, all is reset first.
+    /// One string for one simple query, so that it is one implicit transaction and fails as a whole.
+    #[must_use]
+    pub fn transition(&self, from: Option<&Self>) -> String {
+        let mut sql = String::new();
+        let nothing = Self::default();
+        let from = from.unwrap_or_else(|| {
+            sql.push_str("RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;");
+            &nothing
+        });
+        // Identity comes last to be taken on and first to be laid down: the rights to the other settings hang on it.
+        let identity = ["role", "session_authorization"];
+        let changed_identity = identity.iter().any(|n| from.value(n) != self.value(n));
+        if changed_identity {
+            sql.push_str("RESET ROLE;");
+            if from.value("session_authorization") != self.value("session_authorization") {
+                sql.push_str("RESET SESSION AUTHORIZATION;");
+            }
+        }
+        for (name, _) in from.iter().filter(|(n, _)| !identity.contains(n) && self.value(n).is_none()) {
+            let _ = write!(sql, "RESET {};", quote_identifier_path(name));
+        }
+        for (name, value) in self.iter().filter(|(n, v)| !identity.contains(n) && from.value(n) != Some(*v)) {
+            let _ = write!(sql, "SELECT pg_catalog.set_config({},{},false);", literal(name), literal(value));
+        }
+        if changed_identity {
+            if let Some(user) = self.value("session_authorization")
+                && from.value("session_authorization") != Some(user)
+            {
+                let _ = write!(sql, "SET SESSION AUTHORIZATION {};", quote_identifier(user));
+            }
+            if let Some(role) = self.value("role") {
+                let _ = write!(sql, "SET ROLE {};", quote_identifier(role));
+            }
+        }
+        sql
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Settings {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(iter: I) -> Self {
+        let mut settings = Self::default();
+        for (name, value) in iter {
+            settings.set(name, value);
+        }
+        settings
+    }
+}
+
+/// A string constant that means the same with `standard_conforming_strings` on and off.
+#[must_use]
+pub fn literal(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 3);
+    out.push_str("E'");
+    for c in text.chars() {
+        if matches!(c, '\'' | '\\') {
+            out.push(c);
+        }
+        out.push(c);
+    }
+    out.push('\'');
+    out
+}
+
+fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A setting's name may have a prefix: `app.tenant`.
+fn quote_identifier_path(name: &str) -> String {
+    name.split('.').map(quote_identifier).collect::<Vec<_>>().join(".")
+}
+
+/// What ParameterStatus said: name as the server spells it, to value.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Parameters(BTreeMap<Box<[u8]>, Box<[u8]>>);
+
+impl Parameters {
+    /// The value of `name`.
+    #[must_use]
+    pub fn value(&self, name: &[u8]) -> Option<&[u8]> {
+        self.0.get(name).map(|value| &**value)
+    }
+
+    /// Sets `name`.
+    pub fn set(&mut self, name: &[u8], value: &[u8]) {
+        self.0.insert(name.into(), value.into());
+    }
+
+    /// All, in order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.0.iter().map(|(n, v)| (&**n, &**v))
+    }
+}
+
+/// Makes equal values share one allocation.
+#[derive(Debug)]
+pub struct Interner<T>(Mutex<HashSet<Arc<T>>>);
+
+impl<T: Eq + std::hash::Hash> Default for Interner<T> {
+    fn default() -> Self {
+        Self(Mutex::new(HashSet::new()))
+    }
+}
+
+impl<T: Eq + std::hash::Hash> Interner<T> {
+    /// The shared allocation equal to `value`. Values that nobody else holds are dropped when 1,024 have gathered.
+    pub fn intern(&self, value: T) -> Arc<T> {
+        let mut set = self.0.lock();
+        if let Some(found) = set.get(&value) {
+            return Arc::clone(found);
+        }
+        if set.len() >= 1024 {
+            set.retain(|held| Arc::strong_count(held) > 1);
+        }
+        let made = Arc::new(value);
+        // Past the bound a value is simply not shared.
+        if set.len() < 65_536 {
+            set.insert(Arc::clone(&made));
+        }
+        made
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(from: Option<&[(&str, &str)]>, to: &[(&str, &str)], expected: &str) {
+        let from = from.map(|pairs| pairs.iter().copied().collect::<Settings>());
+        let to: Settings = to.iter().copied().collect();
+        assert_eq!(to.transition(from.as_ref()), expected);
+    }
+
+    #[test]
+    fn a_transition_says_only_what_differs() {
+        check(Some(&[]), &[], "");
+        check(Some(&[("a", "1")]), &[("a", "1")], "");
+        check(Some(&[("a", "1")]), &[("B", "it's \\")], "RESET \"a\";SELECT pg_catalog.set_config(E'b',E'it''s \\\\',false);");
+        check(Some(&[("app.x", "1")]), &[], "RESET \"app\".\"x\";");
+        check(Some(&[("role", "x")]), &[], "RESET ROLE;");
+        check(Some(&[]), &[("role", "a\"b"), ("a", "1")], "RESET ROLE;SELECT pg_catalog.set_config(E'a',E'1',false);SET ROLE \"a\"\"b\";");
+        check(None, &[], "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;");
+    }
+}

@@ -1,0 +1,211 @@
+//! Messages from a server: reading what a gateway must see, writing what it answers by itself.
+//!
+//! Invariant: an ErrorResponse written here always carries severity, SQLSTATE and message, and never a secret.
+//! Deliberately absent: rows; they pass by their headers.
+
+use bytes::{BufMut, BytesMut};
+
+use super::frame::{HEADER_LEN, Malformed, cstr};
+use super::frontend::frame;
+
+/// The status byte of ReadyForQuery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TransactionStatus {
+    /// `I`: not in a transaction block.
+    #[default]
+    Idle,
+    /// `T`: in a transaction block.
+    Active,
+    /// `E`: in a failed transaction block.
+    Failed,
+}
+
+impl TransactionStatus {
+    /// The byte on the wire.
+    #[must_use]
+    pub const fn byte(self) -> u8 {
+        match self {
+            Self::Idle => b'I',
+            Self::Active => b'T',
+            Self::Failed => b'E',
+        }
+    }
+
+    /// Reads the byte of the wire.
+    #[must_use]
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            b'I' => Some(Self::Idle),
+            b'T' => Some(Self::Active),
+            b'E' => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+
+/// What an ErrorResponse or NoticeResponse says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ErrorFields {
+    /// Field `V` (or `S`): ERROR, FATAL, PANIC, WARNING …
+    pub severity: String,
+    /// Field `C`: five characters.
+    pub sqlstate: String,
+    /// Field `M`.
+    pub message: String,
+    /// Field `D`.
+    pub detail: Option<String>,
+    /// Field `H`.
+    pub hint: Option<String>,
+}
+
+/// Reads the fields of an ErrorResponse or NoticeResponse frame, or of a prefix of one.
+#[must_use]
+pub fn error_fields(frame: &[u8]) -> ErrorFields {
+    let mut fields = ErrorFields::default();
+    let mut rest = frame.get(HEADER_LEN..).unwrap_or_default();
+    while let Some((&kind, tail)) = rest.split_first()
+        && kind != 0
+    {
+        let (value, tail) = cstr(tail).unwrap_or((tail, &[]));
+        let value = String::from_utf8_lossy(value).into_owned();
+        match kind {
+            b'S' if fields.severity.is_empty() => fields.severity = value,
+            b'V' => fields.severity = value,
+            b'C' => fields.sqlstate = value,
+            b'M' => fields.message = value,
+            b'D' => fields.detail = Some(value),
+            b'H' => fields.hint = Some(value),
+            _ => {}
+        }
+        rest = tail;
+    }
+    fields
+}
+
+/// Reads a ParameterStatus from its whole frame.
+///
+/// # Errors
+/// Missing strings.
+pub fn parameter_status(frame: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+    let bad = Malformed::Body("ParameterStatus");
+    let (name, rest) = cstr(&frame[HEADER_LEN..]).ok_or(bad.clone())?;
+    match cstr(rest) {
+        Some((value, [])) => Ok((name, value)),
+        _ => Err(bad),
+    }
+}
+
+/// Reads the columns of a DataRow from its whole frame.
+///
+/// # Errors
+/// Counts or lengths that do not fit the frame.
+pub fn data_row(frame: &[u8]) -> Result<Vec<Option<&[u8]>>, Malformed> {
+    let bad = || Malformed::Body("DataRow");
+    let body = &frame[HEADER_LEN..];
+    let (count, mut rest) = body.split_at_checked(2).ok_or_else(bad)?;
+    let mut columns = Vec::new();
+    for _ in 0..u16::from_be_bytes([count[0], count[1]]) {
+        let (word, tail) = rest.split_at_checked(4).ok_or_else(bad)?;
+        match i32::from_be_bytes([word[0], word[1], word[2], word[3]]) {
+            -1 => {
+                columns.push(None);
+                rest = tail;
+            }
+            length => {
+                let length = usize::try_from(length).map_err(|_| bad())?;
+                let (value, tail) = tail.split_at_checked(length).ok_or_else(bad)?;
+                columns.push(Some(value));
+                rest = tail;
+            }
+        }
+    }
+    Ok(columns)
+}
+
+/// Writes an ErrorResponse (`E`) or, with the other tag, a NoticeResponse (`N`).
+pub fn write_error(out: &mut BytesMut, tag: u8, severity: &str, sqlstate: &str, message: &str, hint: Option<&str>) {
+    let mut fields = vec![(b'S', severity), (b'V', severity), (b'C', sqlstate), (b'M', message)];
+    fields.extend(hint.map(|hint| (b'H', hint)));
+    frame(out, tag, |out| {
+        for (kind, value) in fields {
+            out.put_u8(kind);
+            // A NUL inside would end the field early and shift all that follows.
+            out.extend(value.bytes().map(|b| if b == 0 { b' ' } else { b }));
+            out.put_u8(0);
+        }
+        out.put_u8(0);
+    });
+}
+
+/// Writes a ReadyForQuery.
+pub fn write_ready(out: &mut BytesMut, status: TransactionStatus) {
+    out.put_slice(&[b'Z', 0, 0, 0, 5, status.byte()]);
+}
+
+/// Writes a CommandComplete.
+pub fn write_complete(out: &mut BytesMut, tag: &str) {
+    frame(out, b'C', |out| {
+        out.put_slice(tag.as_bytes());
+        out.put_u8(0);
+    });
+}
+
+/// Writes a message without a body: `1` `2` `3` `n` `I` `s`.
+pub fn write_bare(out: &mut BytesMut, tag: u8) {
+    out.put_slice(&[tag, 0, 0, 0, 4]);
+}
+
+/// Writes a ParameterStatus.
+pub fn write_parameter_status(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+    frame(out, b'S', |out| {
+        out.put_slice(name);
+        out.put_u8(0);
+        out.put_slice(value);
+        out.put_u8(0);
+    });
+}
+
+/// Writes BackendKeyData.
+pub fn write_key(out: &mut BytesMut, pid: u32, secret: &[u8]) {
+    frame(out, b'K', |out| {
+        out.put_u32(pid);
+        out.put_slice(secret);
+    });
+}
+
+/// Writes NegotiateProtocolVersion: the newest minor version spoken and the `_pq_.` options not understood.
+pub fn write_negotiate(out: &mut BytesMut, version: u32, options: &[&str]) {
+    frame(out, b'v', |out| {
+        out.put_u32(version);
+        out.put_u32(options.len() as u32);
+        for option in options {
+            out.put_slice(option.as_bytes());
+            out.put_u8(0);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_keeps_its_fields_and_cannot_be_broken_by_a_nul() {
+        let mut out = BytesMut::new();
+        write_error(&mut out, b'E', "ERROR", "42601", "bad\0thing", Some("do this"));
+        let fields = error_fields(&out);
+        assert_eq!(fields.severity, "ERROR");
+        assert_eq!(fields.sqlstate, "42601");
+        assert_eq!(fields.message, "bad thing");
+        assert_eq!(fields.hint.as_deref(), Some("do this"));
+        assert_eq!(super::super::frame::backend_header(&out).unwrap().unwrap().len, out.len());
+    }
+
+    #[test]
+    fn rows_with_lengths_that_do_not_fit_are_refused() {
+        assert_eq!(data_row(b"D\0\0\0\x0b\0\x01\0\0\0\x01x").unwrap(), vec![Some(&b"x"[..])]);
+        assert_eq!(data_row(b"D\0\0\0\x0a\0\x01\xff\xff\xff\xff").unwrap(), vec![None]);
+        assert!(data_row(b"D\0\0\0\x0b\0\x01\0\0\0\x02x").is_err());
+        assert!(data_row(b"D\0\0\0\x06\0\x01").is_err());
+    }
+}
