@@ -59,7 +59,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         () = gateway.shutdown() => {}
         () = stop.wanted() => {}
     }
-    drop(cluster);
+    // In the order of their drops: the files, the servers, the directory.
     Ok(())
 }
 
