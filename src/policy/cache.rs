@@ -105,7 +105,7 @@ mod tests {
     use super::super::testing::{Case, Fixed};
     use super::super::{Chain, Link, Manifest, Needs, OnFault, Target};
     use super::*;
-    use crate::sql::analysis::{Access, Effects};
+    use crate::sql::{Access, Effects};
 
     fn chain(id: u64, depends: Depends) -> Chain {
         let policy =

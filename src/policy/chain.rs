@@ -150,7 +150,7 @@ mod tests {
     use super::super::testing::{Case, Fixed};
     use super::*;
     use crate::policy::{FaultKind, Role};
-    use crate::sql::analysis::Access;
+    use crate::sql::Access;
 
     fn chain(links: &[(Result<Decision, Fault>, OnFault)]) -> Chain {
         let links = links

@@ -3,7 +3,7 @@
 //! Invariant: the numbers are part of the policy interface (`wit/`, `query.facts`); a bit never changes its meaning.
 
 use super::query::{Phase, Query, Transaction};
-use crate::sql::analysis::Understood;
+use crate::sql::Understood;
 
 /// A set of facts, one bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::facts::Facts;
-use crate::sql::analysis::{Access, Analysis, Effects, Kind, Understood};
+use crate::sql::{Access, Analysis, Effects, Kind, Understood};
 
 /// One statement string that waits for a decision.
 #[derive(Clone, Copy)]

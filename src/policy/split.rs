@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{Decision, Depends, Digest, Fault, Generation, Manifest, Needs, Policy, Query, Role, Target, Transaction};
-use crate::sql::analysis::{Access, Effects};
+use crate::sql::{Access, Effects};
 
 /// Reads to replicas, all else to the primary.
 #[derive(Debug, Clone)]

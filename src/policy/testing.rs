@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::sql::analysis::{Access, Analysis, Effects, Function, Shape, Statement, Table, Understood};
+use crate::sql::{Access, Analysis, Effects, Function, Shape, Statement, Table, Understood};
 
 /// A query in the making.
 #[derive(Clone, Debug)]
@@ -132,13 +132,12 @@ impl Case {
 
     /// Hands the query to `ask`.
     pub(crate) fn ask<T>(&self, ask: impl FnOnce(&Query<'_>) -> T) -> T {
-        let shape = Shape {
-            fingerprint: self.fingerprint,
-            statements: std::iter::once(self.statement.clone()).collect(),
-            effects: self.effects,
-            access: self.access,
+        let shape = Shape::new(self.fingerprint, std::iter::once(self.statement.clone()).collect());
+        let analysis = Analysis {
+            shape: Arc::new(shape),
+            literals: self.literals.iter().copied().collect(),
+            standard_conforming_strings: true,
         };
-        let analysis = Analysis { shape: Arc::new(shape), literals: self.literals.iter().copied().collect() };
         let session = SessionFacts {
             id: 1,
             user: "app",
