@@ -1,0 +1,192 @@
+//! Opening a server connection: socket, TLS, log-in.
+//!
+//! Invariant: what comes out is logged in and idle, or an error that says which step failed and on which node.
+//! Deliberately absent: retries, the pool's accounting.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::Server;
+use crate::auth::{ChannelBindingMode, Credentials, ServerLink};
+use crate::net::{ClientTls, NetError, ServerAddress, Stream};
+use crate::upstream::{Login, LoginError, LoginStep};
+use crate::wire::startup::{CancelKey, write_cancel};
+
+/// Why a server connection could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Socket or TLS.
+    #[error("cannot connect to node \"{node}\": {source}")]
+    Net {
+        /// The node's name.
+        node: Box<str>,
+        /// What failed.
+        source: NetError,
+    },
+    /// The log-in.
+    #[error("cannot log in on node \"{node}\": {source}")]
+    Login {
+        /// The node's name.
+        node: Box<str>,
+        /// What failed.
+        source: LoginError,
+    },
+    /// The connection broke during log-in.
+    #[error("node \"{node}\" closed the connection during log-in: {source}")]
+    Io {
+        /// The node's name.
+        node: Box<str>,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// All of it took too long.
+    #[error("node \"{node}\" did not finish a log-in within {limit:?}")]
+    TimedOut {
+        /// The node's name.
+        node: Box<str>,
+        /// The setting `connect_timeout`.
+        limit: Duration,
+    },
+}
+
+impl ConnectError {
+    /// The server's own SQLSTATE, if it refused the log-in.
+    #[must_use]
+    pub fn refused(&self) -> Option<&crate::wire::ErrorFields> {
+        match self {
+            Self::Login { source: LoginError::Refused(fields), .. } => Some(fields),
+            _ => None,
+        }
+    }
+
+    /// Whether the node is to blame, rather than the account: it did not answer, or not in time.
+    #[must_use]
+    pub fn blames_node(&self) -> bool {
+        match self {
+            Self::Net { .. } | Self::Io { .. } | Self::TimedOut { .. } => true,
+            // Starting up, shutting down, not accepting: class 57P0x.
+            Self::Login { source: LoginError::Refused(fields), .. } => fields.sqlstate.starts_with("57P0"),
+            Self::Login { .. } => false,
+        }
+    }
+}
+
+/// All that is needed to open connections for one (node, database, user).
+#[derive(Debug, Clone)]
+pub struct Connector(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    node: Box<str>,
+    address: ServerAddress,
+    tls: ClientTls,
+    user: Box<str>,
+    database: Box<str>,
+    credentials: Credentials,
+    timeout: Duration,
+    prepared_limit: usize,
+}
+
+impl Connector {
+    /// `database` is its name on the server; `prepared_limit` bounds the statements prepared on one connection.
+    #[expect(clippy::too_many_arguments, reason = "each is one independent fact of a connection")]
+    #[must_use]
+    pub fn new(
+        node: &str,
+        address: ServerAddress,
+        tls: ClientTls,
+        user: &str,
+        database: &str,
+        credentials: Credentials,
+        timeout: Duration,
+        prepared_limit: usize,
+    ) -> Self {
+        Self(Arc::new(Parts {
+            node: node.into(),
+            address,
+            tls,
+            user: user.into(),
+            database: database.into(),
+            credentials,
+            timeout,
+            prepared_limit,
+        }))
+    }
+
+    /// Opens a connection, watched by the runtime that this runs on.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect(&self, worker: usize, epoch: u64) -> Result<Server, ConnectError> {
+        let parts = &self.0;
+        let node = || parts.node.clone();
+        let open = async {
+            let mut stream = crate::net::connect(&parts.address, &parts.tls, parts.timeout)
+                .await
+                .map_err(|source| ConnectError::Net { node: node(), source })?;
+            let upstream = self.log_in(&mut stream).await?;
+            Ok(Server::new(stream, upstream, self.clone(), worker, epoch))
+        };
+        match tokio::time::timeout(parts.timeout, open).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError::TimedOut { node: node(), limit: parts.timeout }),
+        }
+    }
+
+    async fn log_in(&self, stream: &mut Stream) -> Result<Box<crate::upstream::Upstream>, ConnectError> {
+        let parts = &self.0;
+        let broken = |source| ConnectError::Io { node: parts.node.clone(), source };
+        let link = ServerLink {
+            private: stream.is_private(),
+            tls: stream.is_tls(),
+            end_point: stream.end_point().map(<[u8]>::to_vec),
+            channel_binding: ChannelBindingMode::Prefer,
+        };
+        let credentials = parts.credentials.clone();
+        let mut login = Login::start(&parts.user, &parts.database, credentials, link, parts.prepared_limit);
+        loop {
+            if !login.output.is_empty() {
+                stream.write_all_buf(&mut login.output).await.map_err(broken)?;
+                stream.flush().await.map_err(broken)?;
+            }
+            login.input.reserve(4096);
+            if stream.read_buf(&mut login.input).await.map_err(broken)? == 0 {
+                return Err(broken(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+            match login.advance() {
+                Ok(LoginStep::Continue) => {}
+                Ok(LoginStep::Done(upstream)) => return Ok(upstream),
+                Err(source) => return Err(ConnectError::Login { node: parts.node.clone(), source }),
+            }
+        }
+    }
+
+    /// Sends a cancel request and waits until the server has closed that connection: the signal was sent by then.
+    ///
+    /// # Errors
+    /// The node cannot be reached in time.
+    pub async fn cancel(&self, key: &CancelKey) -> Result<(), ConnectError> {
+        let parts = &self.0;
+        let node = || parts.node.clone();
+        let send = async {
+            let mut stream = crate::net::connect(&parts.address, &parts.tls, parts.timeout)
+                .await
+                .map_err(|source| ConnectError::Net { node: node(), source })?;
+            let broken = |source| ConnectError::Io { node: node(), source };
+            let mut request = BytesMut::new();
+            write_cancel(&mut request, key);
+            stream.write_all_buf(&mut request).await.map_err(broken)?;
+            stream.flush().await.map_err(broken)?;
+            // The server says nothing and closes; what an error here says does not matter any more.
+            let _ = stream.read_buf(&mut request).await;
+            Ok(())
+        };
+        match tokio::time::timeout(parts.timeout, send).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError::TimedOut { node: node(), limit: parts.timeout }),
+        }
+    }
+}

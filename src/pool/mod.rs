@@ -1,0 +1,459 @@
+//! Server connections: who holds one, who waits for one, how many there may be.
+//!
+//! Invariant: a connection is in exactly one place (idle here, lent, or being opened), each place counts, and one whose
+//! holder vanishes is closed, never lent again: that is [`Lent`]'s drop.
+//!
+//! Deliberately absent: the choice of a node, what is said on a connection once it is lent.
+//!
+//! A pool belongs to one (node, database, user). Its lock is held for a few instructions and never across an await. Idle
+//! connections are kept a worker each, so that a session normally gets one whose socket its own runtime watches.
+
+mod budget;
+mod connect;
+mod lent;
+mod server;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::topology::Node;
+
+pub use budget::Budget;
+pub use connect::{ConnectError, Connector};
+pub use lent::Lent;
+pub use server::{CancelGate, CancelTarget, Server};
+
+/// The bounds of one pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Most connections, idle, lent and being opened.
+    pub size: usize,
+    /// Idle connections kept.
+    pub min_size: usize,
+    /// An idle connection above `min_size` is closed after this.
+    pub idle_timeout: Option<Duration>,
+    /// A connection older than this is closed when it comes back.
+    pub lifetime: Option<Duration>,
+    /// Longest wait in the queue.
+    pub query_wait: Option<Duration>,
+    /// Most waiters.
+    pub max_queue: usize,
+}
+
+/// Why no connection was lent.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckoutError {
+    /// The wait in the queue took longer than allowed.
+    #[error("no server connection became free within {0:?}")]
+    TimedOut(Duration),
+    /// The queue is full.
+    #[error("{0} clients already wait for a server connection")]
+    QueueFull(usize),
+    /// A connection could not be opened.
+    #[error(transparent)]
+    Connect(#[from] Arc<ConnectError>),
+    /// The pool was closed: the configuration no longer has it, or the gateway stops.
+    #[error("the pool was closed")]
+    Closed,
+}
+
+/// Connections to one node for one database and user.
+#[derive(Debug)]
+pub struct Pool {
+    /// The node.
+    pub node: Arc<Node>,
+    connector: Connector,
+    budget: Arc<Budget>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    limits: PoolLimits,
+    /// Idle connections, one list a worker; the last one used is taken first, so that the others can age.
+    idle: Vec<Vec<Server>>,
+    idle_count: usize,
+    /// Idle, lent and being opened.
+    open: usize,
+    waiting: VecDeque<Waiter>,
+    closed: bool,
+    /// Raised when every connection open at that time must go: see [`Pool::recycle`].
+    epoch: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    worker: usize,
+    since: Instant,
+    sender: oneshot::Sender<Grant>,
+}
+
+/// What a waiter is given.
+#[derive(Debug)]
+enum Grant {
+    /// A connection.
+    Lent(Lent),
+    /// The right to open one.
+    Permit(Permit),
+}
+
+/// The right to have one connection open. Dropped, it goes to whoever waits.
+#[derive(Debug)]
+struct Permit {
+    pool: Arc<Pool>,
+    epoch: u64,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.pool.closed_one();
+    }
+}
+
+/// Numbers for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// Idle, lent and being opened.
+    pub open: usize,
+    /// Idle.
+    pub idle: usize,
+    /// Waiting for one.
+    pub waiting: usize,
+}
+
+/// A waiter this old is served before any younger one, whatever worker the connection belongs to.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// How many waiters are looked at for one of the connection's own worker.
+const LOOK_AHEAD: usize = 8;
+
+impl Pool {
+    /// An empty pool. `workers` is the number of runtimes that sessions run on.
+    #[must_use]
+    pub fn new(
+        node: Arc<Node>,
+        connector: Connector,
+        budget: Arc<Budget>,
+        limits: PoolLimits,
+        workers: usize,
+    ) -> Arc<Self> {
+        let idle = (0..workers.max(1)).map(|_| Vec::new()).collect();
+        let inner = Inner {
+            limits,
+            idle,
+            idle_count: 0,
+            open: 0,
+            waiting: VecDeque::new(),
+            closed: false,
+            epoch: 0,
+        };
+        Arc::new(Self { node, connector, budget, inner: Mutex::new(inner) })
+    }
+
+    /// Lends a connection: an idle one, a new one, or the next that comes back, in the order of asking.
+    ///
+    /// Cancel-safe: whoever stops waiting leaves the queue, and a connection on its way to it goes to the next.
+    ///
+    /// # Errors
+    /// See [`CheckoutError`].
+    pub async fn checkout(self: &Arc<Self>, worker: usize) -> Result<Lent, CheckoutError> {
+        let (receiver, wait) = match self.try_checkout(worker)? {
+            Tried::Lent(lent) => return Ok(lent),
+            Tried::Permit(permit) => return Ok(self.open(permit, worker).await?),
+            Tried::Wait(receiver, wait) => (receiver, wait),
+        };
+        let mut receiver = GrantReceiver(receiver);
+        let granted = match wait {
+            Some(limit) => match tokio::time::timeout(limit, &mut receiver.0).await {
+                Ok(granted) => granted,
+                Err(_) => return Err(CheckoutError::TimedOut(limit)),
+            },
+            None => (&mut receiver.0).await,
+        };
+        match granted {
+            Ok(Grant::Lent(lent)) => Ok(lent),
+            Ok(Grant::Permit(permit)) => Ok(self.open(permit, worker).await?),
+            Err(_) => Err(CheckoutError::Closed),
+        }
+    }
+
+    fn try_checkout(self: &Arc<Self>, worker: usize) -> Result<Tried, CheckoutError> {
+        let mut stale = Vec::new();
+        let tried = self.try_checkout_locked(worker, &mut stale);
+        for server in stale {
+            drop(server);
+            self.budget.give();
+        }
+        if matches!(tried, Ok(Tried::Wait(..))) && self.budget.anyone_starves() {
+            self.budget.relieve();
+        }
+        tried
+    }
+
+    /// Connections found dead are uncounted here and left in `stale`, to be closed when the lock is free.
+    fn try_checkout_locked(self: &Arc<Self>, worker: usize, stale: &mut Vec<Server>) -> Result<Tried, CheckoutError> {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return Err(CheckoutError::Closed);
+        }
+        // Whoever waits was here first.
+        if inner.waiting.is_empty() {
+            if let Some(server) = inner.take_alive(stale, |inner| inner.take_idle(worker)) {
+                return Ok(Tried::Lent(self.lend(server)));
+            }
+            if inner.open < inner.limits.size && self.budget.take() {
+                inner.open += 1;
+                return Ok(Tried::Permit(Permit { pool: Arc::clone(self), epoch: inner.epoch }));
+            }
+            if let Some(server) = inner.take_alive(stale, Inner::take_any_idle) {
+                return Ok(Tried::Lent(self.lend(server)));
+            }
+            if inner.open < inner.limits.size {
+                self.budget.starve(self);
+            }
+        }
+        if inner.waiting.len() >= inner.limits.max_queue {
+            return Err(CheckoutError::QueueFull(inner.waiting.len()));
+        }
+        let (sender, receiver) = oneshot::channel();
+        inner.waiting.push_back(Waiter { worker, since: Instant::now(), sender });
+        Ok(Tried::Wait(receiver, inner.limits.query_wait))
+    }
+
+    async fn open(self: &Arc<Self>, permit: Permit, worker: usize) -> Result<Lent, Arc<ConnectError>> {
+        let epoch = permit.epoch;
+        let server = self.connector.connect(worker, epoch).await.map_err(Arc::new)?;
+        // The permit's count is the connection's now.
+        std::mem::forget(permit);
+        Ok(self.lend(server))
+    }
+
+    fn lend(self: &Arc<Self>, server: Server) -> Lent {
+        self.node.lent(1);
+        Lent::new(server, Arc::clone(self))
+    }
+
+    /// Takes a clean connection back: to the first who waits, else among the idle ones.
+    fn take_back(self: &Arc<Self>, server: Server) {
+        let mut inner = self.inner.lock();
+        let aged = inner.limits.lifetime.is_some_and(|limit| server.age() >= limit);
+        let surplus = inner.open > inner.limits.size;
+        if inner.closed || aged || surplus || server.epoch < inner.epoch {
+            drop(inner);
+            drop(server);
+            self.closed_one();
+            return;
+        }
+        let mut server = server;
+        while let Some(waiter) = inner.next_waiter(server.worker) {
+            drop(inner);
+            let lent = self.lend(server);
+            match waiter.sender.send(Grant::Lent(lent)) {
+                Ok(()) => return,
+                Err(Grant::Lent(lent)) => server = lent.into_server(),
+                Err(Grant::Permit(_)) => return,
+            }
+            inner = self.inner.lock();
+        }
+        if self.budget.anyone_starves() {
+            drop(inner);
+            drop(server);
+            self.closed_one();
+            return;
+        }
+        inner.put_idle(server);
+    }
+
+    /// A connection is gone: its place goes to the first who waits, here or in another pool.
+    fn closed_one(self: &Arc<Self>) {
+        let mut inner = self.inner.lock();
+        while inner.open <= inner.limits.size && !inner.closed {
+            let Some(waiter) = inner.next_waiter(usize::MAX) else { break };
+            let epoch = inner.epoch;
+            drop(inner);
+            match waiter.sender.send(Grant::Permit(Permit { pool: Arc::clone(self), epoch })) {
+                Ok(()) => return,
+                Err(Grant::Permit(permit)) => std::mem::forget(permit),
+                Err(Grant::Lent(_)) => {}
+            }
+            inner = self.inner.lock();
+        }
+        inner.open -= 1;
+        drop(inner);
+        self.budget.give();
+    }
+
+    /// A place in the budget is free: whoever waits here may open a connection. Returns whether somebody took it.
+    fn feed(self: &Arc<Self>) -> bool {
+        let mut inner = self.inner.lock();
+        while inner.open < inner.limits.size {
+            let Some(waiter) = inner.next_waiter(usize::MAX) else { return false };
+            inner.open += 1;
+            let epoch = inner.epoch;
+            drop(inner);
+            match waiter.sender.send(Grant::Permit(Permit { pool: Arc::clone(self), epoch })) {
+                Ok(()) => return true,
+                Err(Grant::Permit(permit)) => std::mem::forget(permit),
+                Err(Grant::Lent(_)) => {}
+            }
+            inner = self.inner.lock();
+            inner.open -= 1;
+        }
+        false
+    }
+
+    /// Closes idle connections that are too old or have been idle for too long. Call it about once a second.
+    pub fn tidy(self: &Arc<Self>, now: Instant) {
+        let expired = self.inner.lock().expired(now);
+        for server in expired {
+            drop(server);
+            self.closed_one();
+        }
+    }
+
+    /// Closes one idle connection, if there is one, so that another pool may open one.
+    fn shed(self: &Arc<Self>) -> bool {
+        let shed = self.inner.lock().take_any_idle();
+        match shed {
+            Some(server) => {
+                drop(server);
+                self.closed_one();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Closes every connection that is open now: idle ones at once, lent ones when they come back.
+    pub fn recycle(self: &Arc<Self>) {
+        let idle = {
+            let mut inner = self.inner.lock();
+            inner.epoch += 1;
+            inner.take_all_idle()
+        };
+        for server in idle {
+            drop(server);
+            self.closed_one();
+        }
+    }
+
+    /// Ends the pool: nobody is lent a connection any more.
+    pub fn close(self: &Arc<Self>) {
+        {
+            let mut inner = self.inner.lock();
+            inner.closed = true;
+            inner.waiting.clear();
+        }
+        self.recycle();
+    }
+
+    /// Changes the bounds.
+    pub fn set_limits(&self, limits: PoolLimits) {
+        self.inner.lock().limits = limits;
+    }
+
+    /// Numbers for metrics.
+    #[must_use]
+    pub fn counts(&self) -> PoolCounts {
+        let inner = self.inner.lock();
+        PoolCounts { open: inner.open, idle: inner.idle_count, waiting: inner.waiting.len() }
+    }
+}
+
+enum Tried {
+    Lent(Lent),
+    Permit(Permit),
+    Wait(oneshot::Receiver<Grant>, Option<Duration>),
+}
+
+/// A place in the queue. What was granted and never taken goes on to the next.
+struct GrantReceiver(oneshot::Receiver<Grant>);
+
+impl Drop for GrantReceiver {
+    fn drop(&mut self) {
+        self.0.close();
+        if let Ok(Grant::Lent(lent)) = self.0.try_recv() {
+            lent.give_back();
+        }
+    }
+}
+
+impl Inner {
+    /// The first of what `take` yields that can still be used; the others are uncounted.
+    fn take_alive(
+        &mut self,
+        stale: &mut Vec<Server>,
+        mut take: impl FnMut(&mut Self) -> Option<Server>,
+    ) -> Option<Server> {
+        while let Some(mut server) = take(self) {
+            if server.still_alive() {
+                return Some(server);
+            }
+            self.open -= 1;
+            stale.push(server);
+        }
+        None
+    }
+
+    fn take_idle(&mut self, worker: usize) -> Option<Server> {
+        let list = worker % self.idle.len();
+        let server = self.idle[list].pop()?;
+        self.idle_count -= 1;
+        Some(server)
+    }
+
+    fn take_any_idle(&mut self) -> Option<Server> {
+        let server = self.idle.iter_mut().max_by_key(|list| list.len())?.pop()?;
+        self.idle_count -= 1;
+        Some(server)
+    }
+
+    fn take_all_idle(&mut self) -> Vec<Server> {
+        self.idle_count = 0;
+        self.idle.iter_mut().flat_map(std::mem::take).collect()
+    }
+
+    fn put_idle(&mut self, mut server: Server) {
+        let list = server.worker % self.idle.len();
+        server.idle_since = Instant::now();
+        self.idle[list].push(server);
+        self.idle_count += 1;
+    }
+
+    /// The next to be served: the oldest, or one of the first few on the connection's own worker if the oldest is young.
+    fn next_waiter(&mut self, worker: usize) -> Option<Waiter> {
+        let oldest = self.waiting.front()?;
+        if oldest.worker != worker && worker != usize::MAX && oldest.since.elapsed() < PATIENCE {
+            let near = self.waiting.iter().take(LOOK_AHEAD).position(|waiter| waiter.worker == worker);
+            if let Some(index) = near {
+                return self.waiting.remove(index);
+            }
+        }
+        self.waiting.pop_front()
+    }
+
+    fn expired(&mut self, now: Instant) -> Vec<Server> {
+        let mut gone = Vec::new();
+        let mut surplus = self.idle_count.saturating_sub(self.limits.min_size);
+        for list in &mut self.idle {
+            let mut index = 0;
+            while index < list.len() {
+                let idle = now.saturating_duration_since(list[index].idle_since);
+                let idle_out = surplus > 0 && self.limits.idle_timeout.is_some_and(|limit| idle >= limit);
+                let aged = self.limits.lifetime.is_some_and(|limit| list[index].age() >= limit);
+                if idle_out || aged {
+                    gone.push(list.remove(index));
+                    surplus = surplus.saturating_sub(1);
+                    self.idle_count -= 1;
+                } else {
+                    index += 1;
+                }
+            }
+        }
+        gone
+    }
+}

@@ -1,0 +1,131 @@
+//! One open server connection: socket and machine together, and what cancels it.
+//!
+//! Invariant: a cancel that was sent has taken effect or missed before anybody else gets the connection.
+//! Deliberately absent: when to cancel.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio_util::io::poll_read_buf;
+
+use crate::net::Stream;
+use crate::upstream::{Private, Upstream};
+use crate::wire::startup::CancelKey;
+
+/// A logged-in connection.
+#[derive(Debug)]
+pub struct Server {
+    /// The socket.
+    pub stream: Stream,
+    /// The protocol's state on it.
+    pub upstream: Box<Upstream>,
+    /// Cancels on their way to it.
+    pub gate: Arc<CancelGate>,
+    /// Where a cancel request goes.
+    pub target: Arc<CancelTarget>,
+    /// The worker whose runtime watches the socket.
+    pub(super) worker: usize,
+    /// The pool's epoch when it was opened.
+    pub(super) epoch: u64,
+    pub(super) idle_since: Instant,
+    born: Instant,
+}
+
+/// Where and with what key a server's work is cancelled.
+#[derive(Debug)]
+pub struct CancelTarget {
+    /// Opens connections to the same node.
+    pub connector: super::Connector,
+    /// What the server gave at log-in.
+    pub key: CancelKey,
+}
+
+/// Counts the cancel requests on their way to one server.
+#[derive(Debug, Default)]
+pub struct CancelGate {
+    in_flight: AtomicUsize,
+    empty: Notify,
+}
+
+impl CancelGate {
+    /// A cancel is on its way until the guard is dropped.
+    pub fn enter(self: &Arc<Self>) -> CancelGuard {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        CancelGuard(Arc::clone(self))
+    }
+
+    /// Whether none is on its way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) == 0
+    }
+
+    /// Waits until none is on its way. Cancel-safe.
+    pub async fn emptied(&self) {
+        loop {
+            let notified = self.empty.notified();
+            if self.is_empty() {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// One cancel on its way.
+#[derive(Debug)]
+pub struct CancelGuard(Arc<CancelGate>);
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.empty.notify_waiters();
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn new(
+        stream: Stream,
+        upstream: Box<Upstream>,
+        connector: super::Connector,
+        worker: usize,
+        epoch: u64,
+    ) -> Self {
+        let now = Instant::now();
+        let target = Arc::new(CancelTarget { connector, key: upstream.key.clone() });
+        Self { stream, upstream, gate: Arc::default(), target, worker, epoch, idle_since: now, born: now }
+    }
+
+    pub(super) fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    /// Whether an idle connection can still be used, judged by what has arrived on it: nothing, or reports of settings.
+    /// Costs no system call while nothing has.
+    pub(super) fn still_alive(&mut self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        loop {
+            self.upstream.input.reserve(1024);
+            match poll_read_buf(Pin::new(&mut self.stream), &mut context, &mut self.upstream.input) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(read)) if read > 0 => {}
+                Poll::Ready(_) => return false,
+            }
+        }
+        if !self.upstream.input.is_empty() && self.upstream.deliver(&mut Private::default()).is_err() {
+            return false;
+        }
+        self.upstream.idle()
+    }
+
+    /// Whether it may be lent to somebody else as it is.
+    #[must_use]
+    pub fn clean(&self) -> bool {
+        self.upstream.idle()
+    }
+}
