@@ -75,6 +75,10 @@ fn flat(config: &Config) -> BTreeMap<String, String> {
     let mut leaves = BTreeMap::new();
     let value = serde_json::to_value(config).expect("the configuration's maps have text keys");
     flatten(String::new(), &value, &mut leaves);
+    // A user may have nothing but a name, and then no leaf.
+    for name in config.users.keys() {
+        leaves.insert(format!("users.{}", segment(name)), "{}".to_owned());
+    }
     leaves
 }
 
@@ -88,7 +92,7 @@ fn flatten(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
                 flatten(format!("{path}{dot}{}", segment(key)), value, leaves);
             }
         }
-        Value::Array(entries) => {
+        Value::Array(entries) if !entries.is_empty() => {
             for (index, value) in entries.iter().enumerate() {
                 flatten(format!("{path}[{index}]"), value, leaves);
             }

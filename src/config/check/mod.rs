@@ -223,6 +223,10 @@ impl Checker<'_, '_> {
     ) -> Option<Database> {
         let overrides = self.overrides(&raw.value.pool, pool);
         let chain = raw.value.policies.given().map(|list| {
+            if list.value.0.is_empty() {
+                let help = "leave `policies` out, or write [\"read-write-split\"]".to_owned();
+                self.problems.error(&list.span, &list.path, "names no policy", help);
+            }
             for name in &list.value.0 {
                 self.policy_name(name, policies);
             }
@@ -264,10 +268,18 @@ impl Checker<'_, '_> {
         } else if text.contains(['/', '\\']) {
             let help = "write the file's name without `.wasm`; the folder is `directory` under [policies]".to_owned();
             self.problems.error(&name.span, &name.path, "is a path, not a policy's name", help);
-        } else if policies.directory.is_none() && !BUILT_IN_POLICIES.contains(&text.as_str()) {
-            let message = format!("{text:?} is not built in, and there is no policy folder");
-            let help = "write [policies] and under it directory = \"policies\"".to_owned();
-            self.problems.error(&name.span, &name.path, message, help);
+        } else if !BUILT_IN_POLICIES.contains(&text.as_str()) {
+            let Some(directory) = &policies.directory else {
+                let message = format!("{text:?} is not built in, and there is no policy folder");
+                let help = "write [policies] and under it directory = \"policies\"".to_owned();
+                return self.problems.error(&name.span, &name.path, message, help);
+            };
+            // No error: a reload must not fail because a file is being replaced.
+            let file = directory.join(format!("{text}.wasm"));
+            if let Err(reason) = self.sources.check_file(&file) {
+                let message = format!("{}: {reason}", file.display());
+                self.problems.warning(&name.span, &name.path, message, None);
+            }
         }
     }
 

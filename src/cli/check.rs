@@ -1,0 +1,207 @@
+//! `pointsman check`: what is wrong with a configuration, or what it would run.
+//!
+//! Invariant: the answer goes to standard output in both forms, so that it can be piped; secrets
+//! are not in it. Deliberately absent: connecting to anything, and loading policies.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::args::{CheckArgs, CheckFormat};
+use super::{WRONG_INPUT, print};
+use crate::config::{Checked, Cluster, Config, Database, PoolMode, Problem, RoleSetting, ServerTlsMode};
+use crate::control::config_file::{self, ConfigError};
+
+/// The policy that stands at the end of every folder's chain.
+const LAST_LINK: &str = "read-write-split";
+
+/// Checks the file and prints the answer.
+pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let loaded = match config_file::load(&args.config) {
+        Err(error @ ConfigError::Unreadable { .. }) => return Err(error.into()),
+        Err(ConfigError::Problems(problems)) => Err(problems),
+        Ok(checked) => Ok(checked),
+    };
+    print(&match args.format {
+        CheckFormat::Text => text(&args.config, &loaded),
+        CheckFormat::Json => machine(&loaded)?,
+    })?;
+    Ok(if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(WRONG_INPUT) })
+}
+
+fn machine(loaded: &Result<Checked, Vec<Problem>>) -> anyhow::Result<String> {
+    let answer = match loaded {
+        Ok(checked) => json!({ "ok": true, "problems": checked.warnings, "config": checked.config }),
+        Err(problems) => json!({ "ok": false, "problems": problems, "config": null }),
+    };
+    Ok(serde_json::to_string_pretty(&answer)? + "\n")
+}
+
+fn text(path: &Path, loaded: &Result<Checked, Vec<Problem>>) -> String {
+    match loaded {
+        Err(problems) => format!("{}\n", ConfigError::Problems(problems.clone())),
+        Ok(checked) => {
+            let mut out = String::new();
+            for warning in &checked.warnings {
+                // Writing to a String cannot fail, here and below.
+                let _ = writeln!(out, "{warning}");
+            }
+            let folder = checked.config.policies.directory.as_deref().map(policy_names).unwrap_or_default();
+            let _ = write!(out, "{} is right. It would run:\n\n", path.display());
+            out + &summary(&checked.config, &folder)
+        }
+    }
+}
+
+/// The names of the policies in a folder, in the order of the chain.
+fn policy_names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "wasm"));
+    let mut names: Vec<String> =
+        files.filter_map(|path| path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned)).collect();
+    names.sort();
+    names
+}
+
+/// What would run. `folder` names the policies found in the policy folder.
+fn summary(config: &Config, folder: &[String]) -> String {
+    let mut out = String::new();
+    let mut line = |label: &str, text: String| {
+        let _ = writeln!(out, "  {label:<10} {text}");
+    };
+    let listen: Vec<String> = config.server.listen.iter().map(ToString::to_string).collect();
+    let tls = match config.server.tls.as_ref().map(|tls| tls.mode) {
+        None => "without TLS",
+        Some(ServerTlsMode::Prefer) => "TLS for clients that ask for it",
+        Some(ServerTlsMode::Require) => "TLS required",
+    };
+    line("listens on", format!("{} ({tls})", listen.join(", ")));
+    if let Some(admin) = &config.admin {
+        line("admin", admin.listen.to_string());
+    }
+    line(
+        "users",
+        match config.users.len() {
+            0 => "any; the servers check the passwords".to_owned(),
+            _ => config.users.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+        },
+    );
+    for (name, database) in &config.databases {
+        line("database", describe_database(name, database, config, folder));
+    }
+    for (name, cluster) in &config.clusters {
+        line("cluster", describe_cluster(name, cluster));
+    }
+    out
+}
+
+fn describe_database(name: &str, database: &Database, config: &Config, folder: &[String]) -> String {
+    let name = if name == "*" { "any" } else { name };
+    let mut pool = config.pool.clone();
+    database.pool.apply(&mut pool);
+    let mode = match pool.mode {
+        PoolMode::Session => "session",
+        PoolMode::Transaction => "transaction",
+    };
+    let chain = match &database.policies {
+        Some(own) => own.join(", then "),
+        None => folder.iter().map(String::as_str).chain([LAST_LINK]).collect::<Vec<_>>().join(", then "),
+    };
+    let on_servers = database.dbname.as_deref().map(|dbname| format!(" ({dbname} there)")).unwrap_or_default();
+    format!("{name} on {}{on_servers}, {mode} pools of {}, routed by {chain}", database.cluster, pool.size)
+}
+
+fn describe_cluster(name: &str, cluster: &Cluster) -> String {
+    let mut out = name.to_owned();
+    for shard in &cluster.shards {
+        if cluster.shards.len() > 1 {
+            let _ = write!(out, "\n    shard {}", shard.name);
+        }
+        for node in &shard.nodes {
+            let role = match node.role {
+                RoleSetting::Auto => "auto",
+                RoleSetting::Primary => "primary",
+                RoleSetting::Replica => "replica",
+            };
+            let address = node.address.to_string();
+            let named = if node.name == address { String::new() } else { format!(" ({})", node.name) };
+            let weight = if node.weight == 1 { String::new() } else { format!(", weight {}", node.weight) };
+            let _ = write!(out, "\n    {role:<8} {address}{named}{weight}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, folder: &[&str], expected: &str) {
+        let checked = crate::config::parse(text, Path::new("pointsman.toml"), &config_file::Machine).unwrap();
+        let folder: Vec<String> = folder.iter().map(ToString::to_string).collect();
+        assert_eq!(summary(&checked.config, &folder), expected);
+    }
+
+    #[test]
+    fn the_smallest_configuration() {
+        check(
+            "[clusters.main]\nprimary = \"db-0\"\nreplicas = [\"db-1\", { address = \"db-2\", weight = 3 }]\n",
+            &[],
+            "  listens on 127.0.0.1:6432 (without TLS)
+  users      any; the servers check the passwords
+  database   any on main, transaction pools of 20, routed by read-write-split
+  cluster    main
+    primary  db-0:5432
+    replica  db-1:5432
+    replica  db-2:5432, weight 3
+",
+        );
+    }
+
+    #[test]
+    fn shards_users_and_a_chain() {
+        check(
+            r#"
+            [admin]
+            [databases.app]
+            dbname = "app_live"
+            pool = { mode = "session", size = 5 }
+            [users.app]
+            password = "hunter2"
+            [[clusters.orders.shards]]
+            name = "s0"
+            primary = { address = "a", name = "first" }
+            [[clusters.orders.shards]]
+            name = "s1"
+            nodes = ["b", "c"]
+            "#,
+            &["audit", "tenants"],
+            "  listens on 127.0.0.1:6432 (without TLS)
+  admin      127.0.0.1:9632
+  users      app
+  database   app on orders (app_live there), session pools of 5, routed by audit, then tenants, then read-write-split
+  cluster    orders
+    shard s0
+    primary  a:5432 (first)
+    shard s1
+    auto     b:5432
+    auto     c:5432
+",
+        );
+    }
+
+    #[test]
+    fn machines_are_told_the_problems_and_no_secret() {
+        let text = "[clusters.main]\nprimary = \"db-0\"\nmonitor = { user = \"m\", password = \"hunter2\" }\n";
+        let parse = |text| crate::config::parse(text, Path::new("p.toml"), &config_file::Machine);
+        let good = machine(&parse(text)).unwrap();
+        assert!(good.contains("\"ok\": true") && good.contains("(secret)") && !good.contains("hunter2"), "{good}");
+        let bad = machine(&parse("[clusters.main]\nprimry = \"x\"\n")).unwrap();
+        let bad: serde_json::Value = serde_json::from_str(&bad).unwrap();
+        assert_eq!(bad["ok"], false);
+        assert_eq!(bad["problems"][1]["path"], "clusters.main.primry");
+        assert_eq!(bad["problems"][1]["line"], 2);
+    }
+}
