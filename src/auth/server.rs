@@ -80,8 +80,8 @@ impl ServerAuth {
     /// # Errors
     /// [`ServerAuthError`]: close the connection. The machine is over.
     pub fn on_authentication(&mut self, body: &[u8], out: &mut BytesMut) -> Result<ServerStep, ServerAuthError> {
-        let (code, data) = body.split_first_chunk::<4>().ok_or(ServerAuthError::Protocol("it has no code"))?;
         let state = std::mem::replace(&mut self.state, State::Over);
+        let (code, data) = body.split_first_chunk::<4>().ok_or(ServerAuthError::Protocol("it has no code"))?;
         match (u32::from_be_bytes(*code), state) {
             (code::OK, state) => self.on_ok(&state),
             (code::CLEARTEXT, State::Start) => self.on_cleartext(out),
