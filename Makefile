@@ -1,0 +1,66 @@
+# The door for people and CI alike. `make` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-rust lint fmt bench conformance fuzz check-plugins budget prepare clean
+
+# One profile for everything, so that Wasmtime is compiled once.
+CARGO_FLAGS ?= --release --locked
+# `make demo ARGS='--replicas 5 --port 7000'`; `make test ARGS='psql'` runs the tests whose names hold `psql`.
+ARGS ?=
+# Seconds for each fuzz target.
+FUZZ_SECONDS ?= $(if $(filter true,$(CI)),60,5)
+export FUZZ_SECONDS
+# Private copies of the drivers live below the target directory; the tests look there.
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## a real PostgreSQL primary and replicas, the gateway in front; Ctrl-C removes everything
+	@scripts/install-missing.sh compiler postgresql
+	@cargo build $(CARGO_FLAGS) --bin pointsman
+	@exec "$(CARGO_TARGET_DIR)/release/pointsman" demo $(ARGS)
+
+test: prepare ## everything: units, real processes, real PostgreSQL, real drivers, plugins, fuzzing, cost
+	@scripts/step.sh 'tests' $(MAKE) --no-print-directory test-rust
+	@scripts/step.sh 'plugins are what their sources build' $(MAKE) --no-print-directory check-plugins
+	@scripts/step.sh 'fuzz' $(MAKE) --no-print-directory fuzz
+	@scripts/step.sh 'instruction budget' $(MAKE) --no-print-directory budget
+	@echo "make test: all passed"
+
+test-rust:
+	@cargo test $(CARGO_FLAGS) -- $(ARGS)
+
+prepare: # what the tests need, installed if missing
+	@scripts/install-missing.sh compiler postgresql wasm drivers
+
+lint: ## formatting, clippy, shell scripts, dependency rules
+	@cargo fmt --check
+	@cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	@scripts/optional.sh shellcheck scripts/*.sh .ci/run $(wildcard plugins/*.sh tests/*/*.sh)
+	@scripts/optional.sh cargo-deny --all-features check bans licenses sources
+
+fmt: ## format the sources
+	@cargo fmt
+
+bench: ## criterion benches, then the whole process's cost per transaction beside other poolers
+	@cargo bench --profile release
+	@if [[ -x benches/process/run ]]; then benches/process/run; fi
+
+budget:
+	@if [[ -x tests/budget/run ]]; then tests/budget/run; else echo "no budget yet"; fi
+
+conformance: ## PostgreSQL's own regression suite through the gateway
+	@if [[ -x tests/conformance/run ]]; then tests/conformance/run; else echo "tests/conformance/run is not there" && exit 1; fi
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (default 5; 60 in CI)
+	@scripts/install-missing.sh compiler c++
+	@scripts/fuzz.sh
+
+check-plugins: ## rebuild the shipped policies and compare them byte for byte
+	@if [[ -x plugins/build.sh ]]; then plugins/build.sh --check; else echo "plugins/build.sh is not there" && exit 1; fi
+
+clean: ## remove what was built
+	@cargo clean
+	@rm -rf fuzz/artifacts
