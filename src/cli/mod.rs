@@ -20,7 +20,7 @@ use clap::{CommandFactory as _, Parser as _};
 use self::args::{Cli, Command, ConfigCommand};
 use crate::config::{self, Config, Log, LogFormat};
 use crate::control::config_file::{self, ConfigError};
-use crate::observe::log::{self, LogHandle};
+use crate::observe::log::{self, LogError, LogHandle};
 
 /// It failed while running.
 const FAILED: u8 = 1;
@@ -114,12 +114,18 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     let (red, plain) = if log::stderr_takes_colour() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
     let wrong_configuration = error.chain().find_map(|cause| cause.downcast_ref::<ConfigError>());
     let text = match wrong_configuration {
+        Some(error @ ConfigError::Unreadable { .. }) => {
+            format!(
+                "{red}error:{plain} {error}\n    name the configuration with --config FILE; pointsman run --help shows the smallest one"
+            )
+        }
         // Each of its lines names the file and says "error" itself.
         Some(error @ ConfigError::Problems(_)) => format!("{error}"),
-        _ => format!("{red}error:{plain} {}", chain(error)),
+        None => format!("{red}error:{plain} {}", chain(error)),
     };
     let _ = writeln!(io::stderr(), "{text}");
-    ExitCode::from(if wrong_configuration.is_some() { WRONG_INPUT } else { FAILED })
+    let wrong_level = matches!(error.downcast_ref(), Some(LogError::Filter { .. }));
+    ExitCode::from(if wrong_configuration.is_some() || wrong_level { WRONG_INPUT } else { FAILED })
 }
 
 /// The error and its causes in one line, without a cause that the one before it already told.

@@ -20,7 +20,7 @@ pub enum Address {
         /// Port.
         port: u16,
     },
-    /// A Unix socket, PostgreSQL's way: the file is `DIRECTORY/.s.PGSQL.PORT`.
+    /// A Unix socket as libpq names them: the file is `DIRECTORY/.s.PGSQL.PORT`.
     Unix {
         /// The directory; relative paths were resolved against the configuration file's.
         directory: PathBuf,

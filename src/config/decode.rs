@@ -235,13 +235,11 @@ impl<'p, 't> Reader<'p, 't> {
 
     /// The table that `value` must be.
     pub(super) fn table<'v, 'i>(&mut self, value: &'v Spanned<DeValue<'i>>, shape: &Shape) -> Option<&'v DeTable<'i>> {
-        match value.get_ref() {
-            DeValue::Table(table) => Some(table),
-            _ => {
-                self.unexpected(value, shape);
-                None
-            }
+        if let DeValue::Table(table) = value.get_ref() {
+            return Some(table);
         }
+        self.unexpected(value, shape);
+        None
     }
 
     /// Complains of a key that no table of this kind has.

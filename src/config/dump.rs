@@ -37,7 +37,6 @@ pub(super) mod octal_text {
 pub(super) mod humantime_text {
     use super::{Duration, Serializer};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's `with` passes a reference")]
     pub(in crate::config) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&humantime::format_duration(*value))
     }
@@ -80,6 +79,7 @@ pub(super) mod humantime_override {
     use super::{Duration, Serializer};
 
     #[expect(clippy::ref_option, reason = "serde's `with` passes a reference")]
+    #[expect(clippy::option_option, reason = "the outer one is `says nothing`, the inner one `off`")]
     pub(in crate::config) fn serialize<S: Serializer>(
         value: &Option<Option<Duration>>,
         serializer: S,

@@ -171,7 +171,7 @@ table! {
         /// Its form.
         format: LogFormat = "text",
         /// A level (error, warn, info, debug, trace, off), also by module: `"info,pointsman::wasm=debug"`.
-        /// The environment variable POINTSMAN_LOG goes before it.
+        /// The environment variable `POINTSMAN_LOG` goes before it.
         level: Text = "info",
     }
 }

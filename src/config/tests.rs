@@ -53,7 +53,7 @@ fn good(text: &str) -> Config {
 }
 
 fn shown(problems: &[Problem]) -> String {
-    problems.iter().map(|problem| format!("{problem}\n")).collect()
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Asserts what is said of `text`, without the directory and the final line break.
@@ -478,7 +478,7 @@ fn a_difference_names_paths_and_restarts_but_no_secret() {
             r#"server.listen[0]: "0.0.0.0:6433" -> "0.0.0.0:6434" (restart)"#,
             r#"server.listen[1]: "/run/pointsman:6433" -> "/run/pointsman:6434" (restart)"#,
             r#"users."new one": nothing -> {}"#,
-            r#"users.local: {} -> nothing"#,
+            "users.local: {} -> nothing",
             r#"users.old.credential.md5-hash: "(secret)" -> "(secret)""#,
         ]
     );

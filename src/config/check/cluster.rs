@@ -18,7 +18,7 @@ use crate::config::types::{
     UpstreamTlsMode,
 };
 
-/// PostgreSQL's port.
+/// The port of a server whose address names none; PostgreSQL's own.
 const SERVER_PORT: u16 = 5432;
 
 /// The keys that name servers, of a cluster or of a shard.

@@ -232,32 +232,38 @@ impl Checker<'_, '_> {
             }
             list.value.0.iter().map(|name| name.value.0.clone()).collect()
         });
-        let cluster = match raw.value.cluster.given() {
-            Some(name) => {
-                if !clusters.contains_key(&name.value.0) {
-                    let known: Vec<String> = clusters.keys().map(|key| format!("{key:?}")).collect();
-                    let near = nearest(&name.value.0, clusters.keys().map(String::as_str));
-                    let help = match near {
-                        Some(near) => Some(format!("did you mean {near:?}?")),
-                        None if known.is_empty() => None,
-                        None => Some(format!("the clusters are {}", listed(&known, "and"))),
-                    };
-                    let message = format!("there is no cluster {:?}", name.value.0);
-                    self.problems.error(&name.span, &name.path, message, help);
-                }
-                name.value.0.clone()
-            }
-            None => {
-                if only.is_none() && raw.value.cluster.is_absent() {
-                    let known: Vec<String> = clusters.keys().map(|key| format!("{key:?}")).collect();
-                    let help = format!("write cluster = {}", listed(&known, "or"));
-                    self.problems.error(&raw.span, &raw.path, "does not say which cluster it lives on", help);
-                }
-                only?.clone()
-            }
-        };
+        let cluster = self.cluster_of(raw, clusters, only)?;
         let dbname = raw.value.dbname.value().map(|name| name.0.clone());
         Some(Database { cluster, dbname, policies: chain, pool: overrides })
+    }
+
+    /// The cluster that a database names, or the only one.
+    fn cluster_of(
+        &mut self,
+        raw: &At<RawDatabase>,
+        clusters: &BTreeMap<String, Cluster>,
+        only: Option<&String>,
+    ) -> Option<String> {
+        let known: Vec<String> = clusters.keys().map(|key| format!("{key:?}")).collect();
+        let Some(name) = raw.value.cluster.given() else {
+            if only.is_none() && raw.value.cluster.is_absent() {
+                let message = "does not say which cluster it lives on";
+                let help = format!("write cluster = {}", listed(&known, "or"));
+                self.problems.error(&raw.span, &raw.path, message, help);
+            }
+            return only.cloned();
+        };
+        if !clusters.contains_key(&name.value.0) {
+            let near = nearest(&name.value.0, clusters.keys().map(String::as_str));
+            let help = match near {
+                Some(near) => Some(format!("did you mean {near:?}?")),
+                None if known.is_empty() => None,
+                None => Some(format!("the clusters are {}", listed(&known, "and"))),
+            };
+            let message = format!("there is no cluster {:?}", name.value.0);
+            self.problems.error(&name.span, &name.path, message, help);
+        }
+        Some(name.value.0.clone())
     }
 
     fn policy_name(&mut self, name: &At<Text>, policies: &Policies) {
@@ -376,14 +382,14 @@ impl Checker<'_, '_> {
         let at = field.given()?;
         let secret = match &at.value {
             RawSecret::Literal(secret) => secret.clone(),
-            RawSecret::Env(name) => match self.sources.env(&name.value.0) {
-                Some(text) => Secret::new(&text),
-                None => {
+            RawSecret::Env(name) => {
+                let Some(text) = self.sources.env(&name.value.0) else {
                     let message = format!("the environment variable {} is not set", name.value.0);
                     self.problems.error(&name.span, &name.path, message, None);
                     return None;
-                }
-            },
+                };
+                Secret::new(&text)
+            }
             RawSecret::File(file) => return self.secret_file(&file.value.0, &file.span, &file.path),
         };
         self.not_empty(secret, &at.span, &at.path)

@@ -51,7 +51,7 @@ fn is_scram(rest: &str) -> bool {
     };
     let base64 = |text: &str| {
         let body = text.trim_end_matches('=');
-        text.len() % 4 == 0
+        text.len().is_multiple_of(4)
             && text.len() - body.len() <= 2
             && !body.is_empty()
             && body.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
