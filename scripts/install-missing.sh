@@ -111,7 +111,7 @@ install_drivers() {
     local drivers=$target_dir/drivers python=$target_dir/drivers/python node=$target_dir/drivers/node
     mkdir -p "$drivers"
     if ! cmp -s tests/drivers/requirements.txt "$python/requirements.txt"; then
-        has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null ||
+        python3 -c 'import ensurepip, venv' 2>/dev/null ||
             packages 'python3 python3-venv' python3 'python3 py3-pip' python3
         say "installing psycopg into $python"
         rm -rf "$python"
@@ -121,7 +121,7 @@ install_drivers() {
         cp tests/drivers/requirements.txt "$python/"
     fi
     if ! cmp -s tests/drivers/package-lock.json "$node/package-lock.json"; then
-        has node && has npm || packages 'nodejs npm' nodejs 'nodejs npm' node
+        if ! has node || ! has npm; then packages 'nodejs npm' nodejs 'nodejs npm' node; fi
         say "installing node-postgres into $node"
         rm -rf "$node"
         mkdir -p "$node"
