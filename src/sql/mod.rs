@@ -5,11 +5,25 @@
 
 mod analysis;
 mod cache;
+mod classes;
+mod command;
+mod equality;
+mod hints;
 mod lexer;
 mod literal;
+mod names;
+mod normal;
+mod parse;
+mod read;
+mod sketch;
+mod stream;
+mod tokens;
+mod tree;
 
 pub use analysis::{
     Access, Analysis, Effects, Equality, Function, Kind, Literal, Memo, Operand, Shape, Statement, Table, Transaction,
     Understood,
 };
-pub use cache::{Analyzer, CacheStats, Stream, TextContext};
+pub use cache::{Analyzer, CacheStats, TextContext};
+pub use lexer::{Lexer, Token, TokenKind};
+pub use stream::Stream;

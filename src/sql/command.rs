@@ -1,0 +1,694 @@
+//! The command that a statement's first tokens name, and what its syntax says of session, transaction and objects.
+//!
+//! Invariants: a kind is told by its leading keywords alone; `Transaction::whole` only where every token was interpreted;
+//! access is `Read` only for commands that can change no data. Deliberately absent: expressions and queries, which the
+//! grammar reads (see `parse`).
+
+use super::analysis::{Access, Effects, Function, Kind, Statement, Table, Transaction, Understood};
+use super::lexer::TokenKind;
+use super::literal;
+use super::sketch::{HeadToken, Scan};
+
+/// Where in a statement the part stands that the grammar may read, in tokens (comments not counted).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Inner {
+    pub(crate) start: usize,
+    /// Up to the parenthesis that closes the one before `start`, rather than to the end.
+    pub(crate) parenthesised: bool,
+}
+
+/// Fills in `statement` from its first tokens and from what was seen in the rest.
+pub(crate) fn interpret(
+    head: &[HeadToken],
+    complete: bool,
+    mut scan: Scan,
+    standard_conforming_strings: bool,
+    statement: &mut Statement,
+) -> Option<Inner> {
+    let mut reader = Reader { head, at: 0, complete, standard_conforming_strings };
+    let error = scan.error;
+    let inner = reader.command(&scan, statement);
+    if statement.kind == Kind::Ddl && !runs(head, &scan) {
+        // What a definition mentions is not called yet.
+        scan.effects = Effects(scan.effects.0 & Effects::TEMPORARY.0);
+        scan.settings.clear();
+        scan.functions.clear();
+    }
+    statement.effects |= scan.effects;
+    statement.settings.extend(scan.settings);
+    if scan.into_temporary {
+        statement.effects |= Effects::TEMPORARY;
+    }
+    let calls = matches!(
+        statement.kind,
+        Kind::Select
+            | Kind::Insert
+            | Kind::Update
+            | Kind::Delete
+            | Kind::Merge
+            | Kind::Values
+            | Kind::Call
+            | Kind::Explain
+            | Kind::Prepare
+            | Kind::Execute
+            | Kind::Declare
+            | Kind::Other
+    );
+    if calls || statement.kind == Kind::Ddl || (statement.kind == Kind::CopyOut && inner.is_some()) {
+        statement.functions = scan.functions;
+    }
+    if error {
+        *statement = Statement {
+            kind: statement.kind,
+            hints: std::mem::take(&mut statement.hints),
+            effects: statement.effects | Effects::OPAQUE | Effects::CALLS_UNKNOWN,
+            ..Statement::default()
+        };
+        return None;
+    }
+    inner
+}
+
+/// Whether a definition runs what it holds: CREATE TABLE AS, CREATE MATERIALIZED VIEW, ALTER TABLE with a new default.
+fn runs(head: &[HeadToken], scan: &Scan) -> bool {
+    let word = |i: usize| head.get(i).map_or(&b""[..], |t| &t.text[..]);
+    let early = |w: &[u8]| (1..5).any(|i| word(i) == w);
+    match word(0) {
+        b"create" => scan.query && (early(b"table") || early(b"materialized")) && !early(b"function"),
+        b"alter" => early(b"table") || early(b"type") || early(b"domain"),
+        // EXPLAIN and PREPARE hold one.
+        b"explain" | b"prepare" => true,
+        _ => false,
+    }
+}
+
+struct Reader<'h> {
+    head: &'h [HeadToken],
+    at: usize,
+    /// The head is the whole statement.
+    complete: bool,
+    standard_conforming_strings: bool,
+}
+
+impl Reader<'_> {
+    fn word(&self, ahead: usize) -> &str {
+        match self.head.get(self.at + ahead) {
+            Some(t) if t.kind == TokenKind::Word => std::str::from_utf8(&t.text).unwrap_or(""),
+            _ => "",
+        }
+    }
+
+    fn eat(&mut self, word: &str) -> bool {
+        let found = self.word(0) == word;
+        self.at += usize::from(found);
+        found
+    }
+
+    fn eat_any(&mut self, words: &[&str]) -> bool {
+        words.iter().any(|w| self.eat(w))
+    }
+
+    fn eat_all(&mut self, words: &[&str]) -> bool {
+        let found = words.iter().enumerate().all(|(i, w)| self.word(i) == *w);
+        if found {
+            self.at += words.len();
+        }
+        found
+    }
+
+    fn is_mark(&self, mark: &[u8]) -> bool {
+        self.head.get(self.at).is_some_and(|t| {
+            matches!(t.kind, TokenKind::Punctuation | TokenKind::Operator) && &t.text[..] == mark
+        })
+    }
+
+    fn eat_mark(&mut self, mark: &[u8]) -> bool {
+        let found = self.is_mark(mark);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn name(&mut self) -> Option<Box<str>> {
+        let token = self.head.get(self.at)?;
+        let text = std::str::from_utf8(&token.text).ok()?;
+        let name = match token.kind {
+            TokenKind::Word => literal::fold_word(text),
+            TokenKind::QuotedIdent => literal::fold_quoted(text),
+            _ => return None,
+        };
+        self.at += 1;
+        Some(name)
+    }
+
+    /// `schema.name`; of three parts the last two.
+    fn qualified(&mut self) -> Option<(Option<Box<str>>, Box<str>)> {
+        let mut schema = None;
+        let mut name = self.name()?;
+        while self.eat_mark(b".") {
+            schema = Some(std::mem::replace(&mut name, self.name()?));
+        }
+        Some((schema, name))
+    }
+
+    fn done(&self) -> bool {
+        self.complete && self.at == self.head.len()
+    }
+
+    fn skip_parentheses(&mut self) -> bool {
+        let mut depth = 0_usize;
+        while self.at < self.head.len() {
+            if self.is_mark(b"(") {
+                depth += 1;
+            } else if self.is_mark(b")") {
+                depth -= 1;
+            }
+            self.at += 1;
+            if depth == 0 {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn command(&mut self, scan: &Scan, s: &mut Statement) -> Option<Inner> {
+        let start = self.at;
+        while self.is_mark(b"(") {
+            self.at += 1;
+        }
+        let parentheses = self.at - start;
+        let first = self.word(0).to_owned();
+        self.at += 1;
+        if parentheses > 0 && !matches!(first.as_str(), "select" | "values" | "with" | "table") {
+            return unknown(s);
+        }
+        let grammar = Some(Inner { start, parenthesised: false });
+        match first.as_str() {
+            "select" | "table" => {
+                query(s, Kind::Select, scan);
+                return grammar;
+            }
+            "values" => {
+                query(s, Kind::Values, scan);
+                return grammar;
+            }
+            "with" => {
+                match scan.main {
+                    _ if parentheses > 0 => query(s, Kind::Select, scan),
+                    Some(kind @ (Kind::Select | Kind::Values)) => query(s, kind, scan),
+                    Some(kind) => write(s, kind),
+                    None => drop(unknown(s)),
+                }
+                return grammar;
+            }
+            "insert" => write(s, Kind::Insert),
+            "update" => {
+                write(s, Kind::Update);
+                if scan.pg_settings {
+                    s.effects |= Effects::SETTINGS | Effects::ALL_SETTINGS;
+                }
+            }
+            "delete" => write(s, Kind::Delete),
+            "merge" => write(s, Kind::Merge),
+            "copy" => return self.copy(scan, s),
+            "explain" => return self.explain(scan, s),
+            "prepare" => return self.prepare(scan, s),
+            "declare" => return self.declare(scan, s),
+            "create" | "alter" | "drop" | "comment" | "grant" | "revoke" | "truncate" | "security" | "import"
+            | "reassign" => {
+                self.definition(&first, scan, s);
+                return grammar;
+            }
+            _ => {
+                self.utility(&first, s);
+                return None;
+            }
+        }
+        grammar
+    }
+
+    /// Commands without expressions.
+    fn utility(&mut self, first: &str, s: &mut Statement) {
+        match first {
+            "set" => self.set(s),
+            "reset" => self.reset(s),
+            "show" => self.show(s),
+            "begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint" | "release" => {
+                self.transaction(first, s);
+            }
+            "execute" => {
+                s.kind = Kind::Execute;
+                s.effects |= Effects::SQL_PREPARE;
+                s.object = self.name();
+            }
+            "deallocate" => {
+                done(s, Kind::Deallocate, Access::Read, Effects::SQL_PREPARE);
+                self.eat("prepare");
+                let all = self.word(0) == "all";
+                s.object = self.name();
+                if all {
+                    s.effects |= Effects::DROPS_PREPARED;
+                }
+            }
+            "fetch" | "move" => {
+                // Its query was judged when the cursor was declared.
+                done(s, Kind::Fetch, Access::Read, Effects::NONE);
+                s.object = self.last_name();
+            }
+            "close" => {
+                done(s, Kind::Close, Access::Read, Effects::NONE);
+                s.object = self.name();
+            }
+            "listen" | "notify" => {
+                let listen = first == "listen";
+                let effects = if listen { Effects::LISTEN } else { Effects::NONE };
+                // Neither works on a standby.
+                done(s, if listen { Kind::Listen } else { Kind::Notify }, Access::Write, effects);
+                s.object = self.name();
+            }
+            "unlisten" => {
+                done(s, Kind::Unlisten, Access::Read, Effects::UNLISTEN);
+                s.object = if self.is_mark(b"*") { Some("*".into()) } else { self.name() };
+            }
+            "lock" => {
+                done(s, Kind::Lock, Access::Write, Effects::NONE);
+                self.eat("table");
+                self.tables(s);
+            }
+            "discard" => {
+                done(s, Kind::Discard, Access::Read, Effects::NONE);
+                s.effects |= match self.word(0) {
+                    "all" => {
+                        Effects::DISCARD_ALL
+                            | Effects::SETTINGS
+                            | Effects::ALL_SETTINGS
+                            | Effects::DROPS_PREPARED
+                            | Effects::UNLISTEN
+                            | Effects::OUTSIDE_TRANSACTION
+                    }
+                    "temp" | "temporary" => Effects::TEMPORARY,
+                    "sequences" => Effects::SEQUENCE,
+                    "plans" => Effects::NONE,
+                    _ => Effects::OPAQUE,
+                };
+                s.object = self.name();
+            }
+            "load" => done(s, Kind::Load, Access::Read, Effects::LOAD),
+            "call" => {
+                done(s, Kind::Call, Access::Write, Effects::CALLS_UNKNOWN | Effects::OUTSIDE_TRANSACTION);
+                if let Some((schema, name)) = self.qualified() {
+                    s.object = Some(name.clone());
+                    s.functions.push(Function { schema, name });
+                }
+            }
+            "do" => done(s, Kind::Do, Access::Write, Effects::CALLS_UNKNOWN | Effects::OUTSIDE_TRANSACTION),
+            "vacuum" | "cluster" | "reindex" => {
+                done(s, Kind::Maintenance, Access::Write, Effects::OUTSIDE_TRANSACTION);
+            }
+            "analyze" | "analyse" | "checkpoint" | "refresh" => {
+                done(s, Kind::Maintenance, Access::Write, Effects::NONE);
+                if first == "refresh" {
+                    s.effects |= Effects::CALLS_UNKNOWN;
+                }
+            }
+            _ => drop(unknown(s)),
+        }
+    }
+
+    /// `[ONLY] name [*], …`
+    fn tables(&mut self, s: &mut Statement) {
+        loop {
+            self.eat("only");
+            let Some((schema, name)) = self.qualified() else { return };
+            s.tables.push(Table { schema, name, access: Access::Write });
+            self.eat_mark(b"*");
+            if !self.eat_mark(b",") {
+                return;
+            }
+        }
+    }
+
+    fn last_name(&mut self) -> Option<Box<str>> {
+        self.at = self.head.len().checked_sub(1)?;
+        self.name()
+    }
+
+    fn set(&mut self, s: &mut Statement) {
+        let local = self.eat("local");
+        let session = !local && self.word(0) == "session" && self.word(1) != "authorization" && self.eat("session");
+        if self.eat("constraints") && !local && !session {
+            done(s, Kind::SetConstraints, Access::Read, Effects::NONE);
+            return;
+        }
+        if self.eat("transaction") {
+            done(s, Kind::SetTransaction, Access::Read, Effects::NONE);
+            let mut t = Transaction::default();
+            let some = self.modes(&mut t);
+            t.whole = some && self.done() && !local && !session;
+            s.transaction = Some(t);
+            return;
+        }
+        let effects = if local { Effects::LOCAL_SETTINGS } else { Effects::SETTINGS };
+        done(s, Kind::Set, Access::Read, effects);
+        if !local && self.eat_all(&["characteristics", "as", "transaction"]) {
+            let mut t = Transaction::default();
+            t.whole = self.modes(&mut t) && self.done();
+            s.transaction = Some(t);
+            s.settings.extend(
+                ["default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable"]
+                    .map(Into::into),
+            );
+            return;
+        }
+        match self.setting_name() {
+            Some(name) => s.settings.push(name),
+            None => {
+                s.understood = Understood::Lexed;
+                s.effects |= Effects::ALL_SETTINGS;
+            }
+        }
+        if self.head.iter().any(|t| memchr::memmem::find(&t.text, b"pg_temp").is_some()) {
+            // Tables made without a schema would be temporary.
+            s.effects |= Effects::TEMPORARY;
+        }
+    }
+
+    /// A setting's name, or the words that stand for one.
+    fn setting_name(&mut self) -> Option<Box<str>> {
+        let special = if self.eat_all(&["time", "zone"]) {
+            "timezone"
+        } else if self.eat_all(&["session", "authorization"]) {
+            "session_authorization"
+        } else if self.eat_all(&["transaction", "isolation", "level"]) {
+            "transaction_isolation"
+        } else if self.eat_all(&["xml", "option"]) {
+            "xmloption"
+        } else {
+            let value_follows = !matches!(self.head.get(self.at + 1).map(|t| &t.text[..]), Some(b"=" | b"to" | b"."));
+            match self.word(0) {
+                "names" if value_follows || self.at + 1 == self.head.len() => "client_encoding",
+                "schema" if value_follows => "search_path",
+                _ => "",
+            }
+        };
+        if !special.is_empty() {
+            return Some(special.into());
+        }
+        let mut name = self.name()?.to_ascii_lowercase();
+        while self.eat_mark(b".") {
+            name.push('.');
+            name.push_str(&self.name()?.to_ascii_lowercase());
+        }
+        Some(name.into_boxed_str())
+    }
+
+    fn reset(&mut self, s: &mut Statement) {
+        done(s, Kind::Reset, Access::Read, Effects::SETTINGS);
+        if self.eat("all") {
+            s.effects |= Effects::ALL_SETTINGS;
+            return;
+        }
+        match self.setting_name() {
+            Some(name) => s.settings.push(name),
+            None => s.effects |= Effects::ALL_SETTINGS,
+        }
+    }
+
+    fn show(&mut self, s: &mut Statement) {
+        // Many settings tell one node from another: in_hot_standby, transaction_read_only, port …
+        done(s, Kind::Show, Access::Read, Effects::NODE_LOCAL);
+        s.object = self.setting_name();
+    }
+
+    /// Transaction modes up to the end; whether there was at least one.
+    fn modes(&mut self, t: &mut Transaction) -> bool {
+        let mut some = false;
+        loop {
+            if self.eat_all(&["isolation", "level"]) {
+                if self.eat("serializable") {
+                    t.serializable = Some(true);
+                } else if self.eat_all(&["read", "committed"])
+                    || self.eat_all(&["read", "uncommitted"])
+                    || self.eat_all(&["repeatable", "read"])
+                {
+                    t.serializable = Some(false);
+                } else {
+                    return false;
+                }
+            } else if self.eat_all(&["read", "only"]) {
+                t.read_only = Some(true);
+            } else if self.eat_all(&["read", "write"]) {
+                t.read_only = Some(false);
+            } else if !(self.eat("deferrable") || self.eat_all(&["not", "deferrable"])) {
+                return some;
+            }
+            some = true;
+            if self.eat_mark(b",") {
+                // A comma promises another mode.
+                some = false;
+            }
+        }
+    }
+
+    fn transaction(&mut self, first: &str, s: &mut Statement) {
+        let mut t = Transaction::default();
+        let kind = match first {
+            "begin" | "start" => {
+                let open = if first == "begin" {
+                    self.eat_any(&["work", "transaction"]);
+                    true
+                } else {
+                    self.eat("transaction")
+                };
+                let before = self.at;
+                let modes = self.modes(&mut t);
+                t.whole = open && (modes || self.at == before);
+                Kind::Begin
+            }
+            "savepoint" => {
+                s.object = self.name();
+                t.whole = s.object.is_some();
+                Kind::Savepoint
+            }
+            "release" => {
+                self.eat("savepoint");
+                s.object = self.name();
+                t.whole = s.object.is_some();
+                Kind::Release
+            }
+            _ => {
+                let commit = matches!(first, "commit" | "end");
+                if matches!(first, "commit" | "rollback") && self.eat("prepared") {
+                    done(s, Kind::FinishPrepared, Access::Write, Effects::OUTSIDE_TRANSACTION);
+                    return;
+                }
+                self.eat_any(&["work", "transaction"]);
+                if first == "rollback" && self.eat("to") {
+                    self.eat("savepoint");
+                    s.object = self.name();
+                    t.whole = s.object.is_some();
+                    Kind::RollbackTo
+                } else {
+                    t.whole = true;
+                    if self.eat("and") {
+                        t.chain = !self.eat("no");
+                        t.whole = self.eat("chain");
+                    }
+                    if commit { Kind::Commit } else { Kind::Rollback }
+                }
+            }
+        };
+        t.whole &= self.done();
+        done(s, kind, Access::Read, Effects::NONE);
+        s.transaction = Some(t);
+    }
+
+    fn copy(&mut self, scan: &Scan, s: &mut Statement) -> Option<Inner> {
+        if self.is_mark(b"(") {
+            let start = self.at + 1;
+            // Judged before the query inside fills in its own kind.
+            self.at += 1;
+            let mut query = Statement::default();
+            drop(self.command(scan, &mut query));
+            s.kind = Kind::CopyOut;
+            s.access = query.access;
+            s.effects |= query.effects;
+            self.at = start - 1;
+            let closed = self.skip_parentheses();
+            let to_client = closed && self.eat("to") && self.eat("stdout");
+            if !to_client && closed {
+                s.access = Access::Write;
+            }
+            return Some(Inner { start, parenthesised: true });
+        }
+        self.eat("binary");
+        let table = self.qualified();
+        if self.is_mark(b"(") {
+            self.skip_parentheses();
+        }
+        let (kind, access) = match self.word(0) {
+            "from" => (Kind::CopyIn, Access::Write),
+            // To a file or a program of the server's is more than a read.
+            "to" if self.word(1) == "stdout" => (Kind::CopyOut, Access::Read),
+            "to" => (Kind::CopyOut, Access::Write),
+            _ => {
+                drop(unknown(s));
+                s.kind = Kind::CopyIn;
+                s.access = Access::Write;
+                return None;
+            }
+        };
+        done(s, kind, access, Effects::NONE);
+        match table {
+            Some((schema, name)) => s.tables.push(Table { schema, name, access }),
+            None => s.understood = Understood::Lexed,
+        }
+        None
+    }
+
+    fn explain(&mut self, scan: &Scan, s: &mut Statement) -> Option<Inner> {
+        let mut analyze = false;
+        if self.is_mark(b"(") && !matches!(self.word(1), "select" | "with" | "values" | "table") && self.word(1) != "" {
+            let end = {
+                let from = self.at;
+                let closed = self.skip_parentheses();
+                let to = self.at;
+                self.at = from;
+                if !closed {
+                    return unknown(s);
+                }
+                to
+            };
+            while self.at < end {
+                if self.eat_any(&["analyze", "analyse"]) {
+                    let off = self.head.get(self.at).is_some_and(|t| {
+                        matches!(&t.text[..], b"false" | b"off" | b"0" | b"'false'" | b"'off'" | b"'0'")
+                    });
+                    analyze = !off;
+                }
+                self.at += usize::from(self.at < end);
+            }
+            self.at = end;
+        } else {
+            analyze = self.eat_any(&["analyze", "analyse"]);
+            self.eat("verbose");
+        }
+        let mut inner = Statement::default();
+        let start = self.at;
+        let grammar = self.command(scan, &mut inner).is_some();
+        let query = matches!(inner.kind, Kind::Select | Kind::Values);
+        let modifies = matches!(inner.kind, Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge);
+        s.kind = Kind::Explain;
+        s.access = match (analyze, inner.access) {
+            // A plan alone changes nothing, whatever it plans.
+            (false, _) if query || modifies => Access::Read,
+            (false, _) => Access::Unknown,
+            (true, access) => access,
+        };
+        // EXECUTE and CREATE TABLE AS do what they do only when run, but to be told apart they need no grammar.
+        s.effects |= inner.effects;
+        let asks = query || modifies || inner.kind == Kind::Ddl;
+        (grammar && asks).then_some(Inner { start, parenthesised: false })
+    }
+
+    fn prepare(&mut self, scan: &Scan, s: &mut Statement) -> Option<Inner> {
+        if self.word(0) == "transaction" && self.head.get(self.at + 1).is_some_and(|t| t.text.contains(&b'\'')) {
+            done(s, Kind::PrepareTransaction, Access::Write, Effects::NONE);
+            return None;
+        }
+        s.kind = Kind::Prepare;
+        s.effects |= Effects::SQL_PREPARE;
+        s.object = self.name();
+        if self.is_mark(b"(") && !self.skip_parentheses() {
+            return None;
+        }
+        if !self.eat("as") {
+            return None;
+        }
+        let mut inner = Statement::default();
+        let start = self.at;
+        let grammar = self.command(scan, &mut inner).is_some();
+        s.access = inner.access;
+        s.effects |= inner.effects;
+        grammar.then_some(Inner { start, parenthesised: false })
+    }
+
+    fn declare(&mut self, scan: &Scan, s: &mut Statement) -> Option<Inner> {
+        s.kind = Kind::Declare;
+        s.object = self.name();
+        while !self.eat("cursor") {
+            if self.at >= self.head.len() {
+                s.effects |= Effects::HOLD_CURSOR;
+                return None;
+            }
+            self.at += 1;
+        }
+        if self.eat_all(&["with", "hold"]) {
+            s.effects |= Effects::HOLD_CURSOR;
+        }
+        self.eat_all(&["without", "hold"]);
+        if !self.eat("for") {
+            return None;
+        }
+        let mut inner = Statement::default();
+        let start = self.at;
+        let grammar = self.command(scan, &mut inner).is_some();
+        s.access = inner.access;
+        s.effects |= inner.effects;
+        grammar.then_some(Inner { start, parenthesised: false })
+    }
+
+    fn definition(&mut self, first: &str, scan: &Scan, s: &mut Statement) {
+        s.kind = Kind::Ddl;
+        s.access = Access::Write;
+        if first != "truncate" {
+            s.effects |= Effects::DDL;
+        }
+        let from = self.at;
+        self.eat_all(&["or", "replace"]);
+        self.eat_any(&["global", "local"]);
+        if self.eat_any(&["temp", "temporary"]) {
+            s.effects |= Effects::TEMPORARY;
+        }
+        self.at = from;
+        let outside = matches!(
+            (first, self.word(0)),
+            ("create" | "drop", "database" | "tablespace" | "subscription")
+                | ("alter", "system" | "subscription" | "database")
+        );
+        if outside || scan.concurrently {
+            s.effects |= Effects::OUTSIDE_TRANSACTION;
+        }
+        if first == "truncate" {
+            self.eat("table");
+            self.tables(s);
+            s.understood = Understood::Parsed;
+        }
+    }
+}
+
+fn done(s: &mut Statement, kind: Kind, access: Access, effects: Effects) {
+    s.kind = kind;
+    s.access = access;
+    s.effects |= effects;
+    s.understood = Understood::Parsed;
+}
+
+fn unknown(s: &mut Statement) -> Option<Inner> {
+    s.kind = Kind::Other;
+    s.access = Access::Unknown;
+    s.effects |= Effects::OPAQUE | Effects::CALLS_UNKNOWN;
+    None
+}
+
+fn query(s: &mut Statement, kind: Kind, scan: &Scan) {
+    s.kind = kind;
+    s.access = if scan.writes { Access::Write } else { Access::Unknown };
+    if scan.writes && scan.into_temporary {
+        s.effects |= Effects::TEMPORARY;
+    }
+}
+
+fn write(s: &mut Statement, kind: Kind) {
+    s.kind = kind;
+    s.access = Access::Write;
+}

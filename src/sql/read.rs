@@ -1,0 +1,46 @@
+//! One text, read without any cache: the lexer once, the sketch beside it, then the grammar for each statement.
+//!
+//! Deliberately absent: bounds, which `parse` keeps, and memory, which `cache` is.
+
+use super::analysis::Shape;
+use super::cache::opaque;
+use super::lexer::{Lexer, TokenKind};
+use super::parse;
+use super::sketch::{Boundary, Sketcher};
+use super::tokens::Spot;
+
+/// The shape of a text of at most [`parse::TEXT_LIMIT`] bytes. `literals` are those that normalisation dropped.
+pub(super) fn shape(text: &[u8], conforming: bool, literals: &[(u32, u32)], fingerprint: u128) -> Shape {
+    let Ok(text) = std::str::from_utf8(text) else {
+        return Shape { fingerprint, ..opaque() };
+    };
+    let mut sketcher = Sketcher::new(conforming);
+    let mut spots = Vec::with_capacity(text.len() / 5 + 4);
+    let mut ranges = Vec::new();
+    let mut begin = 0;
+    Lexer::whole(text.as_bytes(), conforming, |token| {
+        let boundary = sketcher.token(&token);
+        if boundary == Boundary::Kept {
+            ranges.push(begin..spots.len());
+        }
+        if token.kind != TokenKind::Comment {
+            // The text is far shorter than 4 GiB.
+            #[expect(clippy::cast_possible_truncation, reason = "the text is at most 64 KiB")]
+            spots.push(Spot { kind: token.kind, start: token.start as u32, end: token.end as u32 });
+        }
+        if boundary != Boundary::Inside {
+            begin = spots.len();
+        }
+    });
+    if sketcher.finish() == Boundary::Kept {
+        ranges.push(begin..spots.len());
+    }
+    let inner = std::mem::take(&mut sketcher.inner);
+    let mut statements = std::mem::take(&mut sketcher.statements);
+    for ((statement, inner), range) in statements.iter_mut().zip(inner).zip(ranges) {
+        if let Some(inner) = inner {
+            parse::refine(statement, inner, &spots[range], text, literals, conforming);
+        }
+    }
+    Shape::new(fingerprint, statements)
+}
