@@ -3,11 +3,12 @@
 //! Invariant: a [`ServerTls`] never changes. A reload builds a new one from the files and swaps it in; running connections keep theirs.
 //! Sessions are never resumed, as with PostgreSQL.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{ServerConfig, ServerConnection};
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 
@@ -118,23 +119,27 @@ impl ServerTls {
     /// [`NetError::NoAlpn`] when the client does not name "postgresql" in ALPN, [`NetError::TlsToClient`], [`NetError::Io`].
     pub async fn accept_direct(&self, stream: Stream, already_read: &[u8]) -> Result<Stream, NetError> {
         let (socket, peer) = stream.into_tcp()?;
-        let handshake = self.acceptor.accept_with(socket, |connection| {
-            let mut rest = already_read;
-            while !rest.is_empty() {
-                // Both errors come again, with the alert sent, when the handshake is driven on.
-                match connection.read_tls(&mut rest) {
-                    Ok(0) | Err(_) => break,
-                    Ok(_) if connection.process_new_packets().is_err() => break,
-                    Ok(_) => {}
-                }
-            }
-        });
+        let mut given = Ok(());
+        let handshake = self.acceptor.accept_with(socket, |connection| given = give(connection, already_read));
+        // What was read already is broken: more bytes may never come, so do not wait for them.
+        given.map_err(|source| NetError::TlsToClient { source })?;
         let tls = handshake.await.map_err(|source| NetError::TlsToClient { source })?;
         if tls.get_ref().1.alpn_protocol() != Some(tls::ALPN) {
             return Err(NetError::NoAlpn);
         }
         Ok(Stream::tls_to_client(tls, peer, self.end_point.clone()))
     }
+}
+
+/// Feeds a fresh connection with bytes that were taken off its socket.
+fn give(connection: &mut ServerConnection, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        if connection.read_tls(&mut bytes)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        connection.process_new_packets().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    }
+    Ok(())
 }
 
 fn key_problem(error: &rustls::Error, cert: &std::path::Path) -> String {
