@@ -1,0 +1,80 @@
+//! A cancel request reaches the statement it was meant for, and no other.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::NoTls;
+
+use crate::support::{Gateway, database, direct};
+
+#[tokio::test]
+async fn only_the_right_statement_is_cancelled() {
+    let database = database("cancel");
+    let gateway = Gateway::setup().pool("size = 4").start();
+    let (one, two) = (gateway.connect(&database).await, gateway.connect(&database).await);
+    let token = one.cancel_token();
+    let start = Instant::now();
+    let sleeping = one.batch_execute("SELECT pg_sleep(60)");
+    let other = two.batch_execute("SELECT pg_sleep(2)");
+    let cancel = async {
+        // The statement must have arrived before it can be cancelled; a cancel that comes too early is lost by design.
+        loop {
+            token.cancel_query(NoTls).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if start.elapsed() > Duration::from_secs(1) {
+                break;
+            }
+        }
+    };
+    let (cancelled, spared, ()) = tokio::join!(sleeping, other, cancel);
+    assert_eq!(cancelled.unwrap_err().code().unwrap().code(), "57014");
+    spared.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(20));
+    // Nothing of it strikes what comes later, on whichever server.
+    for client in [&one, &two] {
+        for _ in 0..20 {
+            client.batch_execute("SELECT pg_sleep(0.005)").await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_waits_for_a_server_is_cancelled_too() {
+    if direct() {
+        return;
+    }
+    let database = database("cancel_wait");
+    let gateway = Gateway::setup().pool("size = 1").start();
+    let (holder, waiter) = (gateway.connect(&database).await, gateway.connect(&database).await);
+    holder.batch_execute("CREATE TABLE t (n int)").await.unwrap();
+    holder.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
+    let token = waiter.cancel_token();
+    let mut waiting = std::pin::pin!(waiter.batch_execute("INSERT INTO t VALUES (2)"));
+    let cancelled = loop {
+        token.cancel_query(NoTls).await.unwrap();
+        if let Ok(result) = tokio::time::timeout(Duration::from_millis(100), &mut waiting).await {
+            break result;
+        }
+    };
+    assert_eq!(cancelled.unwrap_err().code().unwrap().code(), "57014");
+    holder.batch_execute("COMMIT").await.unwrap();
+    waiter.batch_execute("INSERT INTO t VALUES (3)").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_forged_key_cancels_nothing() {
+    let database = database("cancel_forged");
+    let gateway = Gateway::start();
+    let client = gateway.connect(&database).await;
+    let sleeping = client.batch_execute("SELECT pg_sleep(1)");
+    let port = gateway.port;
+    let forge = async {
+        for pid in 1..200_u32 {
+            let mut raw = crate::support::Raw::connect(port);
+            raw.send(
+                &[&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &pid.to_be_bytes(), &[1, 2, 3, 4]].concat(),
+            );
+        }
+    };
+    let (slept, ()) = tokio::join!(sleeping, forge);
+    slept.unwrap();
+}

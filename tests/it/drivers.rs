@@ -1,0 +1,210 @@
+//! psycopg 3, node-postgres and tokio-postgres doing real work in transaction mode.
+//!
+//! The pool is smaller than the number of connections, so that what they prepare and set meets servers that have not
+//! seen it.
+
+use std::pin::pin;
+use std::process::Command;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _};
+use tokio_postgres::types::{FromSql, ToSql, Type};
+
+use crate::support::{Gateway, database, direct, driver_file, succeed};
+
+fn gateway() -> Gateway<'static> {
+    Gateway::setup().pool("size = 3").start()
+}
+
+#[test]
+fn psycopg() {
+    let database = database("psycopg");
+    let gateway = gateway();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/drivers/psycopg_work.py");
+    succeed(Command::new(driver_file("python/bin/python")).args([script, &gateway.url(&database)]));
+}
+
+#[test]
+fn node_postgres() {
+    let database = database("node_pg");
+    let gateway = gateway();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/drivers/node-pg.js");
+    let modules = driver_file("node/node_modules");
+    succeed(Command::new("node").env("NODE_PATH", modules).args([script, &gateway.url(&database)]));
+}
+
+#[tokio::test]
+async fn tokio_postgres_values_go_there_and_back() {
+    let database = database("tokio_values");
+    let gateway = gateway();
+    let client = gateway.connect(&database).await;
+    async fn check<T>(client: &tokio_postgres::Client, kind: Type, value: T)
+    where
+        T: ToSql + Sync + PartialEq + std::fmt::Debug + for<'a> FromSql<'a>,
+    {
+        let statement = client.prepare_typed("SELECT $1", std::slice::from_ref(&kind)).await.unwrap();
+        let row = client.query_one(&statement, &[&value]).await.unwrap();
+        assert_eq!(row.get::<_, T>(0), value, "{kind}");
+    }
+    check(&client, Type::BOOL, true).await;
+    check(&client, Type::INT2, -7_i16).await;
+    check(&client, Type::INT4, i32::MIN).await;
+    check(&client, Type::INT8, i64::MAX).await;
+    check(&client, Type::FLOAT8, 0.1_f64).await;
+    check(&client, Type::TEXT, "naïve 'quote' \u{1f682}".to_owned()).await;
+    check(&client, Type::BYTEA, (0..=255).collect::<Vec<u8>>()).await;
+    check(&client, Type::INT4_ARRAY, vec![Some(1), None, Some(3)]).await;
+    check(&client, Type::TEXT, None::<String>).await;
+}
+
+#[tokio::test]
+async fn tokio_postgres_prepared_statements_meet_every_server() {
+    let database = database("tokio_prepared");
+    let gateway = gateway();
+    let setup = gateway.connect(&database).await;
+    setup.batch_execute("CREATE TABLE t (n int PRIMARY KEY, s text); INSERT INTO t SELECT n, 'v' || n FROM generate_series(1, 100) n").await.unwrap();
+    gateway.cluster.wait_replayed().unwrap();
+    // Twelve sessions over three servers a node: each statement is prepared once and must be known wherever it runs.
+    let sessions = (0..12).map(|session: i32| {
+        let gateway = &gateway;
+        let database = &database;
+        async move {
+            let mut client = gateway.connect(database).await;
+            // The same name means another statement in each session.
+            let read = client.prepare(&format!("SELECT s, $2::int + {session} FROM t WHERE n = $1")).await.unwrap();
+            let write = client.prepare("UPDATE t SET s = s WHERE n = $1 RETURNING n").await.unwrap();
+            for n in 1..=25_i32 {
+                let row = client.query_one(&read, &[&n, &n]).await.unwrap();
+                assert_eq!((row.get::<_, String>(0), row.get::<_, i32>(1)), (format!("v{n}"), n + session));
+                let transaction = client.transaction().await.unwrap();
+                assert_eq!(transaction.query_one(&write, &[&n]).await.unwrap().get::<_, i32>(0), n);
+                assert_eq!(transaction.query_one(&read, &[&n, &0_i32]).await.unwrap().get::<_, i32>(1), session);
+                transaction.commit().await.unwrap();
+            }
+        }
+    });
+    futures_util::future::join_all(sessions).await;
+}
+
+#[tokio::test]
+async fn tokio_postgres_pipelines_and_errors_in_them() {
+    let database = database("tokio_pipeline");
+    let gateway = gateway();
+    let client = gateway.connect(&database).await;
+    client.batch_execute("CREATE TABLE t (n int PRIMARY KEY)").await.unwrap();
+    let insert = client.prepare("INSERT INTO t VALUES ($1)").await.unwrap();
+    // All are sent before the first answer is read; every fifth violates the key.
+    let values: Vec<i32> = (0..100).map(|n| if n % 5 == 4 { 0 } else { n }).collect();
+    let results = futures_util::future::join_all(values.iter().map(|n| {
+        let (client, insert) = (&client, &insert);
+        async move { client.execute(insert, &[n]).await }
+    }))
+    .await;
+    for (n, result) in results.iter().enumerate() {
+        match result {
+            Ok(1) if n % 5 != 4 => {}
+            Err(error) if n % 5 == 4 => assert_eq!(error.code().unwrap().code(), "23505"),
+            other => panic!("{n}: {other:?}"),
+        }
+    }
+    assert_eq!(client.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get::<_, i64>(0), 80);
+}
+
+#[tokio::test]
+async fn tokio_postgres_transactions_and_savepoints() {
+    let database = database("tokio_transactions");
+    let gateway = gateway();
+    let mut client = gateway.connect(&database).await;
+    client.batch_execute("CREATE TABLE t (n int)").await.unwrap();
+    let mut outer = client.transaction().await.unwrap();
+    outer.execute("INSERT INTO t VALUES (1)", &[]).await.unwrap();
+    let inner = outer.savepoint("s").await.unwrap();
+    inner.execute("INSERT INTO t VALUES (2)", &[]).await.unwrap();
+    assert!(inner.execute("INSERT INTO t VALUES ('x'::text::int)", &[]).await.is_err());
+    inner.rollback().await.unwrap();
+    outer.execute("INSERT INTO t VALUES (3)", &[]).await.unwrap();
+    outer.commit().await.unwrap();
+    let dropped = client.transaction().await.unwrap();
+    dropped.execute("INSERT INTO t VALUES (4)", &[]).await.unwrap();
+    drop(dropped);
+    let rows = client.query("SELECT n FROM t ORDER BY n", &[]).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.get::<_, i32>(0)).collect::<Vec<_>>(), [1, 3]);
+}
+
+#[tokio::test]
+async fn tokio_postgres_copies_both_ways() {
+    let database = database("tokio_copy");
+    let gateway = gateway();
+    let client = gateway.connect(&database).await;
+    client.batch_execute("CREATE TABLE t (n int, s text)").await.unwrap();
+    let mut sink = pin!(client.copy_in::<_, Bytes>("COPY t FROM STDIN").await.unwrap());
+    for n in 0..1000 {
+        sink.send(Bytes::from(format!("{n}\trow {n}\n"))).await.unwrap();
+    }
+    assert_eq!(sink.finish().await.unwrap(), 1000);
+    let stream = client.copy_out("COPY (SELECT * FROM t ORDER BY n) TO STDOUT").await.unwrap();
+    let all: BytesMut = stream.map_ok(|piece| BytesMut::from(&piece[..])).try_concat().await.unwrap();
+    assert_eq!(all.iter().filter(|byte| **byte == b'\n').count(), 1000);
+    assert!(all.starts_with(b"0\trow 0\n") && all.ends_with(b"999\trow 999\n"));
+
+    // A COPY that the client gives up, and one that the server refuses midway.
+    let mut sink = pin!(client.copy_in::<_, Bytes>("COPY t FROM STDIN").await.unwrap());
+    sink.send(Bytes::from_static(b"1\tx\nnot a number\ty\n")).await.unwrap();
+    assert_eq!(sink.finish().await.unwrap_err().code().unwrap().code(), "22P02");
+    {
+        let mut sink = Box::pin(client.copy_in::<_, Bytes>("COPY t FROM STDIN").await.unwrap());
+        sink.send(Bytes::from_static(b"5000\tgiven up\n")).await.unwrap();
+    }
+    assert_eq!(client.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get::<_, i64>(0), 1000);
+}
+
+#[tokio::test]
+async fn tokio_postgres_portals_in_pieces() {
+    let database = database("tokio_portal");
+    let gateway = gateway();
+    let mut client = gateway.connect(&database).await;
+    let transaction = client.transaction().await.unwrap();
+    let portal = transaction.bind("SELECT generate_series(1, 10)", &[]).await.unwrap();
+    let mut sizes = Vec::new();
+    loop {
+        let rows = transaction.query_portal(&portal, 4).await.unwrap();
+        sizes.push(rows.len());
+        if rows.len() < 4 {
+            break;
+        }
+    }
+    assert_eq!(sizes, [4, 4, 2]);
+    transaction.batch_execute("DECLARE c CURSOR FOR SELECT generate_series(1, 5)").await.unwrap();
+    assert_eq!(transaction.query("FETCH 3 FROM c", &[]).await.unwrap().len(), 3);
+    assert_eq!(transaction.query("FETCH ALL FROM c", &[]).await.unwrap().len(), 2);
+    transaction.commit().await.unwrap();
+    let mut rows = pin!(client.query_raw("SELECT generate_series(1, 3000)", Vec::<i32>::new()).await.unwrap());
+    let mut count = 0;
+    while let Some(row) = rows.next().await {
+        count += 1;
+        assert_eq!(row.unwrap().get::<_, i32>(0), count);
+    }
+    assert_eq!(count, 3000);
+}
+
+#[tokio::test]
+async fn tokio_postgres_listens() {
+    let database = database("tokio_listen");
+    let gateway = gateway();
+    let (listener, mut connection) =
+        tokio_postgres::connect(&gateway.url(&database), tokio_postgres::NoTls).await.unwrap();
+    let (sender, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut messages = pin!(futures_util::stream::poll_fn(move |context| connection.poll_message(context)));
+        while let Some(Ok(message)) = messages.next().await {
+            if let tokio_postgres::AsyncMessage::Notification(notification) = message {
+                let _ = sender.send((notification.channel().to_owned(), notification.payload().to_owned()));
+            }
+        }
+    });
+    listener.batch_execute("LISTEN news").await.unwrap();
+    gateway.connect(&database).await.batch_execute("SELECT pg_notify('news', 'arrived')").await.unwrap();
+    let received = tokio::time::timeout(std::time::Duration::from_secs(20), heard.recv()).await;
+    assert_eq!(received.expect("a notification").unwrap(), ("news".to_owned(), "arrived".to_owned()));
+    assert!(direct() || gateway.log().is_empty() || !gateway.log().contains("panicked"), "{}", gateway.log());
+}

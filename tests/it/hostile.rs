@@ -1,0 +1,197 @@
+//! Clients that break the protocol, by mistake or on purpose: an error or a cut, never a crash, and the next client is
+//! served.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Gateway, Raw, database, direct, message, sqlstate, startup};
+
+const VERSION_3_0: u32 = 196_608;
+
+/// After whatever happened, the gateway serves.
+#[track_caller]
+fn serves(gateway: &Gateway<'_>, database: &str) {
+    assert_eq!(gateway.query(database, "SELECT 'alive'"), "alive");
+}
+
+#[test]
+fn start_up_packets() {
+    let database = database("hostile_startup");
+    let gateway = Gateway::start();
+    let good = startup(VERSION_3_0, &[("user", "demo"), ("database", &database)]);
+    let unterminated = {
+        let mut bytes = good.clone();
+        bytes.pop();
+        let length = u32::try_from(bytes.len()).unwrap();
+        bytes[..4].copy_from_slice(&length.to_be_bytes());
+        bytes
+    };
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("length of 1 GiB", [&0x4000_0000_u32.to_be_bytes()[..], &VERSION_3_0.to_be_bytes(), &[b'x'; 100]].concat()),
+        ("length of 2^32 - 1", [&u32::MAX.to_be_bytes()[..], &VERSION_3_0.to_be_bytes()].concat()),
+        ("length 0", vec![0; 8]),
+        ("length 3", [&3_u32.to_be_bytes()[..], &[0; 8]].concat()),
+        ("length 7", [&7_u32.to_be_bytes()[..], &[0; 8]].concat()),
+        ("parameters without an end", unterminated),
+        ("a name without a value", [&15_u32.to_be_bytes()[..], &VERSION_3_0.to_be_bytes(), b"user\0x\0"].concat()),
+        ("no user", startup(VERSION_3_0, &[("database", &database)])),
+        ("version 2.0", startup(0x0002_0000, &[("user", "demo")])),
+        ("version 4.0", startup(0x0004_0000, &[("user", "demo")])),
+        ("HTTP", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()),
+        ("TLS without asking", [&[0x16, 3, 1, 2, 0, 1, 0, 1][..], &[7; 512]].concat()),
+        ("a query first", message(b'Q', b"SELECT 1\0")),
+        (
+            "a cancel request that is too short",
+            [&12_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &[0; 4]].concat(),
+        ),
+    ];
+    for (what, bytes) in cases {
+        let mut raw = Raw::connect(gateway.port);
+        raw.send(&bytes);
+        // Nothing more comes from us.
+        raw.close_writing();
+        let answer = raw.rest();
+        assert!(answer.iter().all(|(tag, _)| matches!(tag, b'E' | b'v')), "{what}: {answer:?}");
+        serves(&gateway, &database);
+    }
+    // Asked for twice, TLS is refused twice or the connection is cut; afterwards a plain start-up still works.
+    let mut raw = Raw::connect(gateway.port);
+    if !direct() {
+        for _ in 0..2 {
+            raw.send(&[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f]);
+            if raw.byte() != Some(b'N') {
+                break;
+            }
+        }
+    }
+    serves(&gateway, &database);
+}
+
+#[test]
+fn messages_after_log_in() {
+    let database = database("hostile_messages");
+    let gateway = Gateway::start();
+    let bind_short = message(b'B', b"\0");
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("unknown tag", message(b'?', b"x")),
+        ("tag 0", message(0, b"")),
+        ("length below 4", vec![b'Q', 0, 0, 0, 3]),
+        ("negative length", vec![b'Q', 0xff, 0xff, 0xff, 0xf0]),
+        ("a Query of 2 GiB", vec![b'Q', 0x7f, 0xff, 0xff, 0xff]),
+        ("a Sync of 100 MB", [&[b'S'][..], &100_000_000_u32.to_be_bytes()].concat()),
+        ("a Query without its NUL", message(b'Q', b"SELECT 1")),
+        ("an empty Parse", message(b'P', b"")),
+        ("a Parse whose types are missing", message(b'P', b"\0SELECT 1\0\0\x05")),
+        ("a short Bind", bind_short),
+        ("a Bind with a wrong count", message(b'B', b"\0\0\0\0\xff\xff\0\0")),
+        ("a Describe of nothing known", message(b'D', b"Z\0")),
+        ("a Close of nothing known", message(b'C', b"Q\0")),
+        ("a password out of turn", message(b'p', b"secret\0")),
+        ("a server's message", message(b'Z', b"I")),
+        ("an Execute without a portal", message(b'E', b"nowhere\0\0\0\0\0")),
+        ("a function call of rubbish", message(b'F', b"\xff\xff\xff\xff\0\x01\0\x01\0\x01")),
+    ];
+    for (what, bytes) in cases {
+        let mut raw = Raw::log_in(gateway.port, "demo", &database);
+        raw.send(&bytes);
+        raw.send(&message(b'S', b""));
+        raw.close_writing();
+        let answer = raw.rest();
+        assert!(
+            answer.iter().all(|(tag, _)| matches!(tag, b'E' | b'N' | b'Z' | b'S')),
+            "{what}: {:?}",
+            answer.iter().map(|(tag, _)| *tag as char).collect::<String>()
+        );
+        serves(&gateway, &database);
+    }
+}
+
+#[test]
+fn messages_out_of_order_are_answered_as_postgresql_does() {
+    let database = database("hostile_order");
+    let gateway = Gateway::start();
+    let mut raw = Raw::log_in(gateway.port, "demo", &database);
+    let mut check = |what: &str, bytes: Vec<u8>, expected: &[&str]| {
+        raw.send(&bytes);
+        let states: Vec<String> =
+            raw.until(b'Z').iter().filter(|(tag, _)| *tag == b'E').map(|(_, body)| sqlstate(body)).collect();
+        assert_eq!(states, expected, "{what}");
+    };
+    let sync = || message(b'S', b"");
+    check("COPY data outside of a COPY", [message(b'd', b"x"), message(b'c', b""), sync()].concat(), &[]);
+    check("an unknown portal", [message(b'E', b"p\0\0\0\0\0"), sync()].concat(), &["34000"]);
+    check("an unknown statement", [message(b'D', b"Ss\0"), sync()].concat(), &["26000"]);
+    check("Bind to an unknown statement", [message(b'B', b"\0s\0\0\0\0\0\0\0"), sync()].concat(), &["26000"]);
+    // After an error all is skipped up to the Sync.
+    let skipped =
+        [message(b'P', b"\0SELEC\0\0\0"), message(b'P', b"\0SELECT 1\0\0\0"), message(b'H', b""), sync()].concat();
+    check("skipping", skipped, &["42601"]);
+    check(
+        "the same name twice",
+        [message(b'P', b"a\0SELECT 1\0\0\0"), message(b'P', b"a\0SELECT 2\0\0\0"), sync()].concat(),
+        &["42P05"],
+    );
+    check("closing what is not there", [message(b'C', b"Snone\0"), message(b'C', b"Pnone\0"), sync()].concat(), &[]);
+    check("an empty query", message(b'Q', b"\0"), &[]);
+    check("a hundred Syncs", sync(), &[]);
+    check("and a plain query", message(b'Q', b"SELECT 1\0"), &[]);
+}
+
+#[test]
+fn statements_made_to_exhaust_a_parser() {
+    let database = database("hostile_sql");
+    let gateway = Gateway::start();
+    let sum = format!("SELECT {}1", "1+".repeat(3_000));
+    assert_eq!(crate::support::succeed(gateway.psql(&database).args(["-c", &sum])), "3001");
+    for (what, sql) in [
+        ("80 KB of sums", format!("SELECT {}1", "1+".repeat(40_000))),
+        ("parentheses", format!("SELECT {}1{}", "(".repeat(30_000), ")".repeat(30_000))),
+        ("NOT", format!("SELECT {} true", "NOT ".repeat(20_000))),
+        ("UNION", format!("SELECT 1{}", " UNION SELECT 1".repeat(3_000))),
+        ("CASE", format!("SELECT {}1{}", "CASE WHEN true THEN ".repeat(3_000), " END".repeat(3_000))),
+        ("an open comment", format!("SELECT 1 {}", "/*".repeat(5_000))),
+        ("an open string", format!("SELECT '{}", "x".repeat(100_000))),
+        ("dollar quotes", format!("SELECT {}", "$a$ $b$".repeat(10_000))),
+        ("bytes that are not UTF-8", "SELECT '\u{fffd}'".replace('\u{fffd}', "\u{1}")),
+    ] {
+        let output =
+            crate::support::run_with(gateway.psql(&database).args(["-v", "ON_ERROR_STOP=0"]), &format!("{sql}\n;\n"));
+        // PostgreSQL answers, or says that it is too deep; psql itself never finds the connection lost.
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!error.contains("connection"), "{what}: {error}\n{}", gateway.log());
+        serves(&gateway, &database);
+    }
+}
+
+#[test]
+fn slow_and_many_and_silent() {
+    if direct() {
+        return;
+    }
+    let database = database("hostile_slow");
+    let gateway = Gateway::setup().server("client_login_timeout = \"1s\"\nmax_clients = 300").start();
+    let before = gateway.peak_memory();
+    // A start-up packet, a byte at a time, never whole.
+    let mut slow = Raw::connect(gateway.port);
+    let start = Instant::now();
+    let packet = startup(VERSION_3_0, &[("user", "demo"), ("database", &database)]);
+    for byte in packet.iter().take(packet.len() - 1) {
+        slow.send(&[*byte]);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let answer = slow.rest();
+    assert!(answer.iter().all(|(tag, _)| *tag == b'E'), "{answer:?}");
+    assert!(start.elapsed() < Duration::from_secs(10), "cut after {:?}", start.elapsed());
+    // Many that say nothing, or half of something: they are cut, and meanwhile others are served.
+    let mut silent: Vec<Raw> = (0..200).map(|_| Raw::connect(gateway.port)).collect();
+    for raw in silent.iter_mut().step_by(2) {
+        raw.send(&packet[..6]);
+    }
+    serves(&gateway, &database);
+    for raw in &mut silent {
+        assert!(raw.rest().iter().all(|(tag, _)| *tag == b'E'));
+    }
+    if let (Some(before), Some(after)) = (before, gateway.peak_memory()) {
+        assert!(after - before < 32 << 20, "memory grew by {} KiB", (after - before) >> 10);
+    }
+    serves(&gateway, &database);
+}

@@ -1,0 +1,17 @@
+//! Integration tests: the real `pointsman` binary in front of real PostgreSQL, spoken to by real clients.
+//!
+//! One binary, so that one cluster serves all tests; each test has a database and a gateway of its own, and they run in
+//! parallel. With `POINTSMAN_TEST_DIRECT=1` the same tests speak to PostgreSQL itself, which checks the tests: what
+//! fails there is the test's fault. What only a gateway can do is left out then.
+
+mod auth;
+mod bulk;
+mod cancel;
+mod clients;
+mod demo;
+mod drivers;
+mod hostile;
+mod pooling;
+mod replicas;
+mod support;
+mod tls;

@@ -1,0 +1,153 @@
+//! Few server connections for many clients, and nothing of one client seen by another.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::support::{Gateway, database, direct, eventually};
+
+#[tokio::test]
+async fn many_clients_share_few_servers() {
+    let database = database("share");
+    let gateway = Gateway::setup().pool("size = 2").start();
+    let clients = join_all((0..40).map(|_| gateway.connect(&database))).await;
+    for round in 0..3_i32 {
+        let answers = join_all(clients.iter().map(async |client| {
+            let row = client.query_one("SELECT $1::int", &[&round]).await.unwrap();
+            row.get::<_, i32>(0)
+        }))
+        .await;
+        assert!(answers.into_iter().all(|answer| answer == round));
+    }
+    if !direct() {
+        // Reads may be on the replicas; writes are here.
+        join_all(clients.iter().map(|client| client.batch_execute("BEGIN; SELECT pg_current_xact_id(); COMMIT"))).await;
+        let sessions = gateway.server_sessions(&database);
+        assert!((1..=2).contains(&sessions), "{sessions} server connections");
+    }
+}
+
+#[tokio::test]
+async fn a_waiting_client_gets_the_server_when_the_transaction_ends() {
+    let database = database("wait");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"2s\"").start();
+    let (first, second) = (gateway.connect(&database).await, gateway.connect(&database).await);
+    // Two strings: what stands before a BEGIN in one string is part of its transaction.
+    first.batch_execute("CREATE TABLE t (n int)").await.unwrap();
+    first.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
+    let waiting = second.batch_execute("INSERT INTO t VALUES (2)");
+    let done = async {
+        first.batch_execute("INSERT INTO t VALUES (3)").await.unwrap();
+        first.batch_execute("COMMIT").await.unwrap();
+    };
+    let (inserted, ()) = tokio::join!(waiting, done);
+    inserted.unwrap();
+    if direct() {
+        return;
+    }
+    // Longer than `query_wait`: an error that says so, and the session lives on.
+    first.batch_execute("BEGIN; INSERT INTO t VALUES (4)").await.unwrap();
+    let error = second.batch_execute("INSERT INTO t VALUES (5)").await.unwrap_err();
+    assert!(error.as_db_error().is_some(), "{error:?}");
+    first.batch_execute("COMMIT").await.unwrap();
+    second.batch_execute("INSERT INTO t VALUES (6)").await.unwrap();
+}
+
+#[tokio::test]
+async fn session_mode_keeps_the_server() {
+    let database = database("session_mode");
+    let gateway = Gateway::setup().pool("mode = \"session\"\nsize = 2").start();
+    let client = gateway.connect(&database).await;
+    let pid = || async { client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get::<_, i32>(0) };
+    client.batch_execute("CREATE TEMP TABLE mine (n int)").await.unwrap();
+    let before = pid().await;
+    for _ in 0..5 {
+        client.batch_execute("BEGIN; INSERT INTO mine VALUES (1); COMMIT").await.unwrap();
+        assert_eq!(pid().await, before);
+    }
+    assert_eq!(client.query_one("SELECT count(*) FROM mine", &[]).await.unwrap().get::<_, i64>(0), 5);
+    drop(client);
+    // The next session, perhaps on the same server, finds it clean.
+    let next = gateway.connect(&database).await;
+    assert_eq!(next.query("SELECT * FROM mine", &[]).await.unwrap_err().code().unwrap().code(), "42P01");
+}
+
+#[tokio::test]
+async fn settings_follow_their_client() {
+    let database = database("settings");
+    let gateway = Gateway::setup().pool("size = 1").start();
+    let clients = join_all((0..4).map(|_| gateway.connect(&database))).await;
+    clients[0].batch_execute("CREATE SCHEMA s0; CREATE SCHEMA s1; CREATE SCHEMA s2; CREATE SCHEMA s3").await.unwrap();
+    for (n, client) in clients.iter().enumerate() {
+        client.batch_execute(&format!("CREATE TABLE s{n}.t AS SELECT {n} AS n")).await.unwrap();
+        client.batch_execute(&format!("SET search_path = s{n}; SET work_mem = '{}MB'", n + 10)).await.unwrap();
+        client.execute("SELECT set_config('app.tenant', $1, false)", &[&format!("tenant {n}")]).await.unwrap();
+    }
+    gateway.cluster.wait_replayed().unwrap();
+    let sql =
+        "SELECT (SELECT n FROM t)::text || ' ' || current_setting('work_mem') || ' ' || current_setting('app.tenant')";
+    for _ in 0..10 {
+        for (n, client) in clients.iter().enumerate() {
+            let expected = format!("{n} {}MB tenant {n}", n + 10);
+            assert_eq!(client.query_one(sql, &[]).await.unwrap().get::<_, String>(0), expected);
+        }
+    }
+    // What a transaction that fails has set is gone; what SET LOCAL set as well.
+    let client = &clients[0];
+    client.batch_execute("BEGIN; SET work_mem = '99MB'; SET LOCAL search_path = s3; ROLLBACK").await.unwrap();
+    client.batch_execute("BEGIN; SET LOCAL work_mem = '98MB'; COMMIT").await.unwrap();
+    assert_eq!(client.query_one(sql, &[]).await.unwrap().get::<_, String>(0), "0 10MB tenant 0");
+    client.batch_execute("RESET ALL").await.unwrap();
+    let path = client.query_one("SHOW search_path", &[]).await.unwrap().get::<_, String>(0);
+    assert_eq!(path, "\"$user\", public");
+}
+
+#[tokio::test]
+async fn a_temporary_table_pins_its_session() {
+    let database = database("temporary");
+    let gateway = Gateway::setup().pool("size = 2").start();
+    let (one, two) = (gateway.connect(&database).await, gateway.connect(&database).await);
+    one.batch_execute("CREATE TEMP TABLE mine AS SELECT 1 AS n").await.unwrap();
+    for _ in 0..5 {
+        two.batch_execute("SELECT 1").await.unwrap();
+        assert_eq!(one.query_one("SELECT n FROM mine", &[]).await.unwrap().get::<_, i32>(0), 1);
+        assert_eq!(two.query("SELECT n FROM mine", &[]).await.unwrap_err().code().unwrap().code(), "42P01");
+    }
+    // It goes with its session, and the server comes back.
+    drop(one);
+    let three = gateway.connect(&database).await;
+    assert!(three.query("SELECT n FROM mine", &[]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_in_a_transaction_leaves_nothing() {
+    let database = database("vanish");
+    let gateway = Gateway::setup().pool("size = 1").start();
+    let setup = gateway.connect(&database).await;
+    setup.batch_execute("CREATE TABLE t (n int)").await.unwrap();
+    let lost = gateway.connect(&database).await;
+    lost.batch_execute("BEGIN; INSERT INTO t VALUES (1); LOCK TABLE t IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    drop(lost);
+    let count = tokio::time::timeout(Duration::from_secs(20), setup.query_one("SELECT count(*) FROM t", &[])).await;
+    assert_eq!(count.expect("the lock is released").unwrap().get::<_, i64>(0), 0);
+}
+
+#[test]
+fn termination_drains() {
+    if direct() {
+        return;
+    }
+    let database = database("drain");
+    let mut gateway = Gateway::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let client = runtime.block_on(gateway.connect(&database));
+    runtime.block_on(client.batch_execute("CREATE TABLE t (n int)")).unwrap();
+    runtime.block_on(client.batch_execute("BEGIN; INSERT INTO t VALUES (1)")).unwrap();
+    let pid = rustix::process::Pid::from_raw(gateway.pid().unwrap().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    // The transaction in progress may end; new clients are refused.
+    eventually("new clients to be refused", || runtime.block_on(gateway.try_connect(&database)).is_err());
+    runtime.block_on(client.batch_execute("INSERT INTO t VALUES (2); COMMIT")).unwrap();
+    assert_eq!(gateway.terminate(), Some(0), "{}", gateway.log());
+    assert_eq!(gateway.cluster.primary().psql(&database, "SELECT count(*) FROM t").unwrap(), "2");
+}

@@ -1,0 +1,170 @@
+//! Where statements go, and what happens when a replica dies.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use pointsman::demo::Cluster;
+
+use crate::support::{Gateway, database, database_on, direct};
+
+const WHERE: &str = "SELECT current_setting('cluster_name')";
+
+#[tokio::test]
+async fn reads_go_to_replicas_by_weight_and_writes_to_the_primary() {
+    if direct() {
+        return;
+    }
+    let database = database("weights");
+    let gateway = Gateway::setup().weights(1, 2).start();
+    let client = gateway.connect(&database).await;
+    let statement = client.prepare(WHERE).await.unwrap();
+    let mut seen: HashMap<String, u32> = HashMap::new();
+    for _ in 0..3000 {
+        *seen.entry(client.query_one(&statement, &[]).await.unwrap().get(0)).or_default() += 1;
+    }
+    assert_eq!(seen.values().sum::<u32>(), 3000);
+    assert!(seen.get("r1").copied().unwrap_or(0).abs_diff(1000) <= 30, "{seen:?}");
+    assert!(seen.get("r2").copied().unwrap_or(0).abs_diff(2000) <= 30, "{seen:?}");
+
+    client.batch_execute("CREATE TABLE t (n int, wrote text)").await.unwrap();
+    let insert = "INSERT INTO t SELECT $1::int, current_setting('cluster_name')";
+    for n in 0..100 {
+        client.execute(insert, &[&n]).await.unwrap();
+        // Read your writes, on by default.
+        assert_eq!(client.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get::<_, i64>(0), i64::from(n) + 1);
+    }
+    let nodes = "SELECT string_agg(DISTINCT wrote, ',') FROM t";
+    assert_eq!(gateway.cluster.primary().psql(&database, nodes).unwrap(), "primary");
+    // Everything that writes, in any guise, would fail on a replica with 25006.
+    for sql in [
+        "WITH w AS (INSERT INTO t VALUES (1, 'x') RETURNING n) SELECT * FROM w",
+        "SELECT * FROM t FOR UPDATE",
+        "SELECT 1 AS n INTO copied",
+        "EXPLAIN ANALYZE DELETE FROM t WHERE n = -1",
+        "CREATE SEQUENCE s; SELECT nextval('s')",
+        "SELECT nextval('s')",
+        "DO $$ BEGIN INSERT INTO t VALUES (2, 'x'); END $$",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'INSERT INTO t VALUES (3, ''x'') RETURNING n'",
+        "SELECT f()",
+        "SELECT pg_current_xact_id()",
+        "BEGIN; SELECT 1; INSERT INTO t VALUES (4, 'x'); COMMIT",
+        "SELECT 1; INSERT INTO t VALUES (5, 'x')",
+        "COPY t FROM PROGRAM 'true'",
+        "LOCK TABLE t",
+        "ANALYZE t",
+        "VACUUM t",
+    ] {
+        if let Err(error) = client.batch_execute(sql).await {
+            let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
+            // Some are refused by the primary itself, in its own words.
+            assert!(matches!(code.as_str(), "42501" | "25P01"), "{sql}: {error:?}");
+        }
+    }
+}
+
+/// One of the test's own clusters, for tests that kill nodes.
+fn own_cluster() -> Cluster {
+    Cluster::builder().start(|_| {}).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_replica_takes_down_only_what_it_was_doing() {
+    if direct() {
+        return;
+    }
+    const READERS: usize = 8;
+    let cluster = own_cluster();
+    let database = database_on(&cluster, "killed");
+    let gateway = Gateway::in_front_of(&cluster).start();
+    let (stop, done, failed) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let errors = std::sync::Mutex::new(Vec::new());
+    let readers = (0..READERS).map(|_| async {
+        let mut client = gateway.connect(&database).await;
+        while !stop.load(Ordering::Relaxed) {
+            match client.query_one(WHERE, &[]).await {
+                Ok(_) => done.fetch_add(1, Ordering::Relaxed),
+                Err(error) => {
+                    errors.lock().unwrap().push(format!("{error:?}"));
+                    if client.is_closed() {
+                        client = gateway.connect(&database).await;
+                    }
+                    failed.fetch_add(1, Ordering::Relaxed)
+                }
+            };
+        }
+    });
+    let script = async {
+        let more = |count: usize| {
+            let (done, until) = (&done, done.load(Ordering::Relaxed) + count);
+            async move {
+                let start = Instant::now();
+                while done.load(Ordering::Relaxed) < until {
+                    assert!(start.elapsed() < Duration::from_secs(60), "the reads stopped");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        };
+        more(500).await;
+        tokio::task::block_in_place(|| cluster.replicas()[0].kill()).unwrap();
+        more(2000).await;
+        let lost = failed.load(Ordering::Relaxed);
+        assert!(lost <= READERS, "{lost} statements failed: {:?}", errors.lock().unwrap());
+
+        tokio::task::block_in_place(|| cluster.replicas()[0].start()).unwrap();
+        uses(&gateway, &database, "r1").await;
+        assert_eq!(failed.load(Ordering::Relaxed), lost, "{:?}", errors.lock().unwrap());
+        stop.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(script, futures_util::future::join_all(readers));
+}
+
+#[tokio::test]
+async fn the_primary_serves_reads_when_no_replica_can() {
+    if direct() {
+        return;
+    }
+    let cluster = own_cluster();
+    let database = database_on(&cluster, "alone");
+    let gateway = Gateway::in_front_of(&cluster).start();
+    assert!(gateway.query(&database, WHERE).starts_with('r'));
+    for replica in cluster.replicas() {
+        replica.kill().unwrap();
+    }
+    uses(&gateway, &database, "primary").await;
+    for replica in cluster.replicas() {
+        replica.start().unwrap();
+    }
+    uses(&gateway, &database, "r2").await;
+}
+
+/// Waits until a read is answered by `node`.
+async fn uses(gateway: &Gateway<'_>, database: &str, node: &str) {
+    let start = Instant::now();
+    loop {
+        if let Ok(client) = gateway.try_connect(database).await
+            && let Ok(row) = client.query_one(WHERE, &[]).await
+            && row.get::<_, String>(0) == node
+        {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "no read came to {node}:\n{}", gateway.log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[test]
+fn the_admin_listener_tells_health_and_metrics() {
+    if direct() {
+        return;
+    }
+    let database = database("admin");
+    let gateway = Gateway::start();
+    gateway.query(&database, "SELECT 1");
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        let (status, body) = gateway.admin(path).unwrap_or_else(|| panic!("no answer to {path}"));
+        assert_eq!(status, 200, "{path}: {body}");
+    }
+    let (_, metrics) = gateway.admin("/metrics").unwrap();
+    assert!(metrics.contains("# TYPE pointsman_"), "{metrics}");
+}
