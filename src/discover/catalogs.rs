@@ -1,0 +1,180 @@
+//! What the databases in use define, read from the servers and read again when it may have changed.
+//!
+//! Invariant: a catalogue that could not be read leaves the last in place; one that says nothing new is not replaced.
+//! Deliberately absent: what a catalogue means (`catalog`).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+
+use super::Source;
+use super::link::{self, Asked};
+use crate::catalog::{Catalog, FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL, RelationRow};
+use crate::topology::{Role, Standing, Topology};
+use crate::upstream::Column;
+
+/// How often the databases in use are looked through. Changes of the schema within it are taken together.
+const LOOK: Duration = Duration::from_secs(1);
+/// A catalogue older than this is read again: not every change of a schema passes through here.
+const STALE: Duration = Duration::from_secs(60);
+/// Longest time for reading one.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// First wait after a failed attempt; it doubles up to [`STALE`].
+const RETRY: Duration = Duration::from_secs(2);
+
+/// When a database was read and when to read it again.
+#[derive(Debug, Default)]
+struct Reading {
+    /// When, and what [`Source::schema`] said before.
+    last: Option<(Instant, u64)>,
+    /// After a failure.
+    retry: Option<(Instant, Duration)>,
+    /// Of the rows: a catalogue that says the same keeps its number, and with it what was concluded from it.
+    digest: [u8; 32],
+}
+
+impl Reading {
+    fn due(&self, now: Instant, schema: u64) -> bool {
+        if let Some((at, _)) = self.retry {
+            return now >= at;
+        }
+        self.last.is_none_or(|(read, seen)| seen != schema || now.saturating_duration_since(read) >= STALE)
+    }
+
+    /// Returns how long until the next attempt.
+    fn failed(&mut self, now: Instant) -> Duration {
+        let wait = self.retry.map_or(RETRY, |(_, wait)| (wait * 2).min(STALE));
+        self.retry = Some((now + wait, wait));
+        wait
+    }
+
+    /// Returns whether the rows differ from those read before.
+    fn succeeded(&mut self, now: Instant, schema: u64, digest: [u8; 32]) -> bool {
+        self.last = Some((now, schema));
+        self.retry = None;
+        std::mem::replace(&mut self.digest, digest) != digest
+    }
+}
+
+/// Reads what is due, for as long as the cluster is there.
+pub(super) async fn run(source: Weak<dyn Source>, wake: Arc<Notify>, worker: usize) {
+    let mut readings: HashMap<Box<str>, Reading> = HashMap::new();
+    loop {
+        {
+            let Some(source) = source.upgrade() else { return };
+            let schema = source.schema();
+            let catalogs = source.catalogs();
+            readings.retain(|dbname, _| catalogs.iter().any(|(name, _)| name == dbname));
+            for (dbname, catalog) in catalogs {
+                let reading = readings.entry(dbname.clone()).or_default();
+                if reading.due(Instant::now(), schema) {
+                    read(&*source, &dbname, &catalog, reading, schema, worker).await;
+                }
+            }
+        }
+        let _ = tokio::time::timeout(LOOK, wake.notified()).await;
+    }
+}
+
+async fn read(
+    source: &dyn Source,
+    dbname: &str,
+    catalog: &ArcSwap<Catalog>,
+    reading: &mut Reading,
+    schema: u64,
+    worker: usize,
+) {
+    let started = Instant::now();
+    let asked = match tokio::time::timeout(TIMEOUT, ask(source, dbname, worker)).await {
+        Ok(asked) => asked,
+        Err(_) => Err(format!("no answer within {TIMEOUT:?}")),
+    };
+    match asked {
+        Ok((functions, relations)) => {
+            if reading.succeeded(started, schema, digest(&functions, &relations)) {
+                let cluster = source.name();
+                tracing::debug!(cluster, dbname, functions = functions.len(), relations = relations.len(), "catalogue read");
+                catalog.store(Arc::new(Catalog::from_rows(source.next_catalog(), functions, relations)));
+            }
+        }
+        Err(reason) => {
+            let wait = reading.failed(started);
+            tracing::warn!(
+                cluster = source.name(), dbname, reason, ?wait,
+                "the catalogue could not be read; until it is, functions that PostgreSQL does not ship count as writes"
+            );
+        }
+    }
+}
+
+fn digest(functions: &[FunctionRow], relations: &[RelationRow]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let mut add = |fields: &[&str]| {
+        for field in fields {
+            hash.update((field.len() as u64).to_le_bytes());
+            hash.update(field);
+        }
+    };
+    for row in functions {
+        add(&[&row.schema, &row.name, &row.volatility]);
+    }
+    add(&["relations"]);
+    for row in relations {
+        add(&[&row.oid.to_string(), &row.schema, &row.name, row.fact.encode_utf8(&mut [0; 4]), &row.detail]);
+    }
+    hash.finalize().into()
+}
+
+async fn ask(
+    source: &dyn Source,
+    dbname: &str,
+    worker: usize,
+) -> Result<(Vec<FunctionRow>, Vec<RelationRow>), String> {
+    let Some(node) = best_node(source.topology()) else { return Err("no node answers".to_owned()) };
+    let mut link = link::Link::new(worker);
+    let mut reason = "nobody has logged in yet, and there is no monitor account".to_owned();
+    for queries in link.ways(source, node, Some(dbname)) {
+        match queries.ask(&mut link, &[FUNCTIONS_SQL, RELATIONS_SQL]).await {
+            Asked::Answers(answers) => {
+                let [functions, relations] = answers.as_slice() else { return Err("an answer is missing".to_owned()) };
+                let functions = functions.rows.iter().filter_map(|row| function(row)).collect();
+                let relations = relations.rows.iter().filter_map(|row| relation(row)).collect();
+                return Ok((functions, relations));
+            }
+            Asked::Failed(_, why) | Asked::Unable(why) => reason = why,
+        }
+    }
+    Err(reason)
+}
+
+/// The primary if it is up, else any node that is.
+fn best_node(topology: &Topology) -> Option<&Arc<crate::topology::Node>> {
+    let up = || topology.nodes().filter(|node| node.standing() == Standing::Up);
+    up().find(|node| node.role() == Role::Primary).or_else(|| up().next())
+}
+
+fn function(row: &[Column]) -> Option<FunctionRow> {
+    match row {
+        [Some(schema), Some(name), Some(volatility)] => {
+            Some(FunctionRow { schema: schema.clone(), name: name.clone(), volatility: volatility.clone() })
+        }
+        _ => None,
+    }
+}
+
+fn relation(row: &[Column]) -> Option<RelationRow> {
+    match row {
+        [Some(oid), Some(schema), Some(name), Some(fact), detail] => Some(RelationRow {
+            oid: oid.parse().ok()?,
+            schema: schema.clone(),
+            name: name.clone(),
+            fact: fact.chars().next()?,
+            detail: detail.clone().unwrap_or_default(),
+        }),
+        _ => None,
+    }
+}
