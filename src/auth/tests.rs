@@ -408,7 +408,7 @@ fn password_messages() {
     check(b"\0", ClientAuthError::EmptyPassword, "28P01");
     check(b"sesame", ClientAuthError::PasswordPacketSize, "08P01");
     check(b"ses\0ame\0", ClientAuthError::PasswordPacketSize, "08P01");
-    check(&[b'a'; 65536], ClientAuthError::MessageTooLong, "08P01");
+    check(&vec![b'a'; 65536], ClientAuthError::MessageTooLong, "08P01");
     let (mut machine, _, _) = start(ClientMethod::ScramSha256, Some(&stored), None);
     assert_eq!(machine.on_password_message(&[b'a'; 1025], &mut BytesMut::new()), Err(ClientAuthError::MessageTooLong));
     // Trust asks for nothing.

@@ -94,7 +94,7 @@ impl Default for ListenOptions {
 ///
 /// # Errors
 /// [`NetError::Bind`], [`NetError::Resolve`], [`NetError::SocketInUse`], [`NetError::Settings`].
-pub async fn bind(addresses: &[ListenAddress], options: &ListenOptions) -> Result<Vec<Listener>, NetError> {
+pub async fn bind(addresses: &[ListenAddress], options: ListenOptions) -> Result<Vec<Listener>, NetError> {
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
         match address {
@@ -130,7 +130,7 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, NetError> {
     Ok(addresses)
 }
 
-fn bind_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<std::net::TcpListener> {
+fn bind_tcp(address: SocketAddr, options: ListenOptions) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if options.reuse_port {

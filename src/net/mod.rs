@@ -21,6 +21,8 @@ mod verify;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_listen;
+#[cfg(test)]
 mod tests_postgres;
 
 pub use connect::{ServerAddress, connect};

@@ -1,7 +1,7 @@
-//! TLS, listening and connecting over loopback with throw-away certificates, and peers that misbehave.
+//! TLS and connecting over loopback with throw-away certificates, and peers that misbehave.
 
 use std::io::IoSlice;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ pub(super) fn host_params(names: &[&str]) -> CertificateParams {
 
 async fn listen() -> (Listener, ServerAddress) {
     let address = ListenAddress::Tcp { host: "127.0.0.1".to_owned(), port: 0 };
-    let listener = bind(&[address], &ListenOptions::default()).await.unwrap().remove(0);
+    let listener = bind(&[address], ListenOptions::default()).await.unwrap().remove(0);
     let port = listener.tcp_address().unwrap().port();
     (listener, ServerAddress::tcp("127.0.0.1", port))
 }
@@ -338,7 +338,7 @@ async fn bytes_before_the_handshake_are_refused() {
 async fn direct_tls() {
     let pki = Pki::new();
     pki.issue("server", &host_params(&["localhost"]), &rcgen::PKCS_ECDSA_P256_SHA256);
-    let tls = pki.server("server", ServerTlsMode::Prefer, None);
+    let server_tls = pki.server("server", ServerTlsMode::Prefer, None);
     for (taken, alpn, fails) in [
         (0, Some("postgresql"), None),
         (1, Some("postgresql"), None),
@@ -355,11 +355,11 @@ async fn direct_tls() {
             let mut first = vec![0; taken];
             let length = if taken == 0 { 0 } else { stream.read(&mut first).await.unwrap() };
             assert!(length == 0 || first[0] == 0x16);
-            tls.accept_direct(stream, &first[..length]).await
+            server_tls.accept_direct(stream, &first[..length]).await
         };
         let client = async {
-            let verifier = super::verify::ServerVerifier::unverified(super::tls::provider());
-            let mut config = rustls::ClientConfig::builder_with_provider(super::tls::provider())
+            let verifier = verify::ServerVerifier::unverified(tls::provider());
+            let mut config = rustls::ClientConfig::builder_with_provider(tls::provider())
                 .with_safe_default_protocol_versions()
                 .unwrap()
                 .dangerous()
@@ -388,7 +388,7 @@ async fn direct_tls() {
     let (listener, address) = listen().await;
     let client = connect(&address, &ClientTls::disabled(), SOON).await.unwrap();
     let stream = listener.accept().await.unwrap().into_stream().unwrap();
-    let error = tls.accept_direct(stream, b"\x16\x03\x01\0\x05hello and more").await.unwrap_err();
+    let error = server_tls.accept_direct(stream, b"\x16\x03\x01\0\x05hello and more").await.unwrap_err();
     assert!(matches!(error, NetError::TlsToClient { .. }), "{error}");
     drop(client);
 }
@@ -403,22 +403,19 @@ async fn bytes_pass_through_every_transport() {
     let unix = ListenAddress::Unix { directory: pki.directory.path().to_owned() };
 
     for kind in ["tcp", "unix", "tls"] {
-        let (theirs, ours) = match kind {
-            "tls" => {
-                let (theirs, ours) = handshake(&server, &pki.client(TlsMode::Require, None, None), "localhost").await;
-                (theirs.unwrap(), ours.unwrap())
-            }
-            _ => {
-                let (listener, address) = if kind == "tcp" {
-                    listen().await
-                } else {
-                    let options = ListenOptions { unix_port: 7001, ..ListenOptions::default() };
-                    let listener = bind(std::slice::from_ref(&unix), &options).await.unwrap().remove(0);
-                    (listener, ServerAddress::unix(pki.directory.path(), 7001))
-                };
-                let ours = connect(&address, &ClientTls::disabled(), SOON).await.unwrap();
-                (listener.accept().await.unwrap().into_stream().unwrap(), ours)
-            }
+        let (theirs, ours) = if kind == "tls" {
+            let (theirs, ours) = handshake(&server, &pki.client(TlsMode::Require, None, None), "localhost").await;
+            (theirs.unwrap(), ours.unwrap())
+        } else {
+            let (listener, address) = if kind == "tcp" {
+                listen().await
+            } else {
+                let options = ListenOptions { unix_port: 7001, ..ListenOptions::default() };
+                let listener = bind(std::slice::from_ref(&unix), options).await.unwrap().remove(0);
+                (listener, ServerAddress::unix(pki.directory.path(), 7001))
+            };
+            let ours = connect(&address, &ClientTls::disabled(), SOON).await.unwrap();
+            (listener.accept().await.unwrap().into_stream().unwrap(), ours)
         };
         if kind == "unix" {
             assert_eq!((theirs.peer().to_string().as_str(), theirs.is_local()), ("[local]", true));
@@ -457,127 +454,6 @@ async fn bytes_pass_through_every_transport() {
         let (_sender, got) = tokio::join!(send, receive);
         assert!(got == expected, "{kind}: {} bytes", got.len());
     }
-}
-
-#[tokio::test]
-async fn tcp_ports() {
-    let (_held, address) = listen().await;
-    let ServerAddress::Tcp { port, .. } = address else { unreachable!() };
-    let busy = ListenAddress::Tcp { host: "127.0.0.1".to_owned(), port };
-    let error = bind(&[busy], &ListenOptions::default()).await.unwrap_err().to_string();
-    assert!(
-        error.contains(&format!("cannot listen on 127.0.0.1:{port}")) && error.contains("another process"),
-        "{error}"
-    );
-    let foreign = ListenAddress::Tcp { host: "192.0.2.1".to_owned(), port: 0 };
-    let error = bind(&[foreign], &ListenOptions::default()).await.unwrap_err().to_string();
-    assert!(error.contains("does not have that address"), "{error}");
-
-    // Both families on one port, and two listeners on one port if asked for.
-    let all: ListenAddress = "*:0".parse().unwrap();
-    assert!(!bind(&[all], &ListenOptions::default()).await.unwrap().is_empty());
-    let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
-    let first = bind(&["127.0.0.1:0".parse().unwrap()], &options).await.unwrap().remove(0);
-    let same = ListenAddress::Tcp { host: "127.0.0.1".to_owned(), port: first.tcp_address().unwrap().port() };
-    bind(&[same], &options).await.unwrap();
-}
-
-#[test]
-fn listen_addresses() {
-    let tcp = |host: &str, port| Some(ListenAddress::Tcp { host: host.to_owned(), port });
-    let cases = [
-        ("0.0.0.0:6432", tcp("0.0.0.0", 6432)),
-        ("localhost:0", tcp("localhost", 0)),
-        ("*:6432", tcp("*", 6432)),
-        ("[::1]:6432", tcp("::1", 6432)),
-        ("/run/pointsman", Some(ListenAddress::Unix { directory: "/run/pointsman".into() })),
-        ("./run", Some(ListenAddress::Unix { directory: "./run".into() })),
-        ("::1:6432", None),
-        ("[::1:6432", None),
-        ("localhost", None),
-        (":6432", None),
-        ("localhost:65536", None),
-        ("", None),
-    ];
-    for (text, expected) in cases {
-        let got = text.parse::<ListenAddress>();
-        assert_eq!(got.as_ref().ok(), expected.as_ref(), "{text}");
-        match (got, expected) {
-            (Ok(address), Some(_)) => assert_eq!(address.to_string(), text),
-            (Err(error), None) => assert!(error.to_string().contains("expected host:port"), "{error}"),
-            _ => unreachable!(),
-        }
-    }
-}
-
-#[tokio::test]
-async fn unix_socket_files() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let directory = tempfile::tempdir().unwrap();
-    let place = [ListenAddress::Unix { directory: directory.path().to_owned() }];
-    let options = ListenOptions { unix_port: 7000, ..ListenOptions::default() };
-    let socket = directory.path().join(".s.PGSQL.7000");
-    let lock = directory.path().join(".s.PGSQL.7000.lock");
-    let start = || bind(&place, &options);
-
-    let first = start().await.unwrap();
-    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o7777, 0o777);
-    let text = std::fs::read_to_string(&lock).unwrap();
-    let lines: Vec<_> = text.lines().collect();
-    assert_eq!((lines.len(), lines[0], lines[3]), (5, std::process::id().to_string().as_str(), "7000"));
-    // A second one in the same place, although the lock names our own process.
-    let error = start().await.unwrap_err();
-    assert!(matches!(error, NetError::SocketInUse { .. }), "{error}");
-    assert!(socket.exists() && lock.exists());
-    drop(first);
-    assert!(!socket.exists() && !lock.exists());
-
-    // What a killed process leaves: the socket and a lock with the number of a process that is gone, or of another one that has it now.
-    let gone = {
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let pid = child.id();
-        child.wait().unwrap();
-        pid
-    };
-    for pid in [gone.to_string(), "1".to_owned(), "garbage".to_owned()] {
-        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-        std::fs::write(&lock, format!("{pid}\n/nowhere\n0\n7000\n\n")).unwrap();
-        drop(start().await.unwrap_or_else(|error| panic!("{pid}: {error}")));
-        assert!(!socket.exists() && !lock.exists());
-    }
-
-    // Between another server's lock and its socket.
-    let mut sleeper = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-    std::fs::write(&lock, format!("{}\n", sleeper.id())).unwrap();
-    let error = start().await.unwrap_err().to_string();
-    sleeper.kill().unwrap();
-    sleeper.wait().unwrap();
-    assert!(error.contains(&format!("belongs to process {}", sleeper.id())), "{error}");
-    std::fs::remove_file(&lock).unwrap();
-
-    // Someone who keeps no lock file is noticed too; and a successor's files survive our end.
-    let other = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    assert!(matches!(start().await.unwrap_err(), NetError::SocketInUse { .. }));
-    assert!(!lock.exists() && socket.exists());
-    drop(other);
-    let ours = start().await.unwrap();
-    std::fs::remove_file(&socket).unwrap();
-    let successor = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    drop(ours);
-    assert!(socket.exists() && !lock.exists());
-    drop(successor);
-}
-
-#[tokio::test]
-async fn unix_sockets_that_cannot_be() {
-    let options = ListenOptions::default();
-    let check = async |directory: &Path, words: &str| {
-        let place = ListenAddress::Unix { directory: directory.to_owned() };
-        let error = bind(&[place], &options).await.unwrap_err().to_string();
-        assert!(error.contains(words), "{error}");
-    };
-    check(Path::new("/no/such/directory"), "create the directory first").await;
-    check(Path::new(&format!("/tmp/{}", "x".repeat(100))), "longer than 103 bytes").await;
 }
 
 #[test]

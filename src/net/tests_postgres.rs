@@ -415,7 +415,7 @@ async fn libpq_against_our_server_role() {
     ];
     for (n, (method, stored, password, options, refusal)) in cases.into_iter().enumerate() {
         let address = ListenAddress::Tcp { host: "127.0.0.1".to_owned(), port: 0 };
-        let listener = bind(&[address], &ListenOptions::default()).await.unwrap().remove(0);
+        let listener = bind(&[address], ListenOptions::default()).await.unwrap().remove(0);
         let port = listener.tcp_address().unwrap().port();
         let target = format!("host=localhost port={port} user=ann dbname=x connect_timeout=10 {options}");
         let psql = psql(&target, password, pki.directory.path());
