@@ -27,3 +27,5 @@ pub use analysis::{
 pub use cache::{Analyzer, CacheStats, TextContext};
 pub use lexer::{Lexer, Token, TokenKind};
 pub use stream::Stream;
+
+pub(crate) use names::{function_effects, node_local_relation};
