@@ -1,0 +1,61 @@
+//! The compile thread: one module at a time, at low priority, off every path that someone waits on.
+//!
+//! Invariant: of several jobs for one policy only the latest is done; the others were overtaken before their turn.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+
+use super::compile::{Compiled, compile};
+use super::engine::Engine;
+use super::generation::{Ingredients, Loaded};
+use crate::policy::Fault;
+
+/// How much the compile thread gives way to others. Low enough to leave queries alone, high enough that a small policy
+/// is ready within half a second on a machine whose cores are all busy.
+const NICENESS: i32 = 5;
+
+/// A module that was not seen lately, to be compiled and tried.
+pub(super) struct Job {
+    pub(super) name: Box<str>,
+    /// Of the component alone.
+    pub(super) component: [u8; 32],
+    pub(super) bytes: Vec<u8>,
+    /// What follows the compilation.
+    pub(super) load: Box<dyn FnOnce(Arc<Compiled>) -> Ingredients + Send>,
+}
+
+/// What became of a job.
+pub(super) struct Done {
+    pub(super) name: Box<str>,
+    pub(super) digest: crate::policy::Digest,
+    pub(super) compiled: Result<Arc<Compiled>, String>,
+    pub(super) loaded: Option<Result<Arc<Loaded>, Fault>>,
+}
+
+/// Runs until the sender of jobs is gone.
+pub(super) fn run(engine: &Arc<Engine>, jobs: &Receiver<(crate::policy::Digest, Job)>, done: &Sender<Done>) {
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::debug!(%error, "the compile thread keeps its priority");
+    }
+    let mut waiting: BTreeMap<Box<str>, (crate::policy::Digest, Job)> = BTreeMap::new();
+    loop {
+        if waiting.is_empty() {
+            let Ok((digest, job)) = jobs.recv() else { return };
+            waiting.insert(job.name.clone(), (digest, job));
+        }
+        waiting.extend(jobs.try_iter().map(|(digest, job)| (job.name.clone(), (digest, job))));
+        let Some((_, (digest, job))) = waiting.pop_first() else { continue };
+        if done.send(perform(engine, digest, job)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Compiles and loads, on whatever thread calls.
+pub(super) fn perform(engine: &Arc<Engine>, digest: crate::policy::Digest, job: Job) -> Done {
+    let Job { name, component, bytes, load } = job;
+    let compiled = compile(engine, component, &bytes);
+    let loaded = compiled.as_ref().ok().map(|compiled| Loaded::load(engine, load(Arc::clone(compiled))));
+    Done { name, digest, compiled, loaded }
+}
