@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
 use super::Source;
-use super::link::{self, Asked};
+use super::link::{Asked, Link};
 use crate::catalog::{Catalog, FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL, RelationRow};
 use crate::topology::{Role, Standing, Topology};
 use crate::upstream::Column;
@@ -97,14 +97,23 @@ async fn read(
         Ok((functions, relations)) => {
             if reading.succeeded(started, schema, digest(&functions, &relations)) {
                 let cluster = source.name();
-                tracing::debug!(cluster, dbname, functions = functions.len(), relations = relations.len(), "catalogue read");
+                tracing::debug!(
+                    cluster,
+                    dbname,
+                    functions = functions.len(),
+                    relations = relations.len(),
+                    "catalogue read"
+                );
                 catalog.store(Arc::new(Catalog::from_rows(source.next_catalog(), functions, relations)));
             }
         }
         Err(reason) => {
             let wait = reading.failed(started);
             tracing::warn!(
-                cluster = source.name(), dbname, reason, ?wait,
+                cluster = source.name(),
+                dbname,
+                reason,
+                ?wait,
                 "the catalogue could not be read; until it is, functions that PostgreSQL does not ship count as writes"
             );
         }
@@ -129,26 +138,17 @@ fn digest(functions: &[FunctionRow], relations: &[RelationRow]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-async fn ask(
-    source: &dyn Source,
-    dbname: &str,
-    worker: usize,
-) -> Result<(Vec<FunctionRow>, Vec<RelationRow>), String> {
+async fn ask(source: &dyn Source, dbname: &str, worker: usize) -> Result<(Vec<FunctionRow>, Vec<RelationRow>), String> {
     let Some(node) = best_node(source.topology()) else { return Err("no node answers".to_owned()) };
-    let mut link = link::Link::new(worker);
-    let mut reason = "nobody has logged in yet, and there is no monitor account".to_owned();
-    for queries in link.ways(source, node, Some(dbname)) {
-        match queries.ask(&mut link, &[FUNCTIONS_SQL, RELATIONS_SQL]).await {
-            Asked::Answers(answers) => {
-                let [functions, relations] = answers.as_slice() else { return Err("an answer is missing".to_owned()) };
-                let functions = functions.rows.iter().filter_map(|row| function(row)).collect();
-                let relations = relations.rows.iter().filter_map(|row| relation(row)).collect();
-                return Ok((functions, relations));
-            }
-            Asked::Failed(_, why) | Asked::Unable(why) => reason = why,
+    match Link::new(worker).ask(source, node, Some(dbname), &[FUNCTIONS_SQL, RELATIONS_SQL]).await {
+        Asked::Answers(answers) => {
+            let [functions, relations] = answers.as_slice() else { return Err("an answer is missing".to_owned()) };
+            let functions = functions.rows.iter().filter_map(|row| function(row)).collect();
+            let relations = relations.rows.iter().filter_map(|row| relation(row)).collect();
+            Ok((functions, relations))
         }
+        Asked::Failed(_, reason) | Asked::Unable(reason) => Err(reason),
     }
-    Err(reason)
 }
 
 /// The primary if it is up, else any node that is.

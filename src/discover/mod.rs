@@ -135,18 +135,18 @@ impl MonitorHandle {
         node.answered();
     }
 
-    /// A database came into use: its catalogue is read now.
-    pub fn read_catalogs(&self) {
+    /// An account came into use: its database's catalogue is read now, and nodes that nobody could ask yet are asked.
+    pub fn account_adopted(&self) {
         self.catalogs.notify_one();
+        for shard in &self.shards {
+            shard.call_all();
+        }
     }
 
     /// Ends the monitor; what is known of the nodes stays as it is.
     pub fn stop(&self) {
         for task in &self.tasks {
             task.abort();
-        }
-        for shard in &self.shards {
-            shard.stop();
         }
     }
 }

@@ -1,0 +1,186 @@
+//! How a node is asked: on a connection of the monitor's own, or on one borrowed from a pool.
+//!
+//! Invariant: whoever stops waiting closes the connection; a borrowed one goes back only clean, which the pool checks.
+//! Deliberately absent: what is asked, what follows.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::probe::{PLAIN_BEGIN, PLAIN_END};
+use super::{Failure, Source};
+use crate::net::Stream;
+use crate::pool::{CheckoutError, ConnectError, Server};
+use crate::topology::Node;
+use crate::upstream::{self, Answer, Private, Upstream};
+use crate::wire::backend::error_fields;
+
+/// What became of a question.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// One answer a query.
+    Answers(Vec<Answer>),
+    /// The node is to blame.
+    Failed(Failure, String),
+    /// Nobody could ask, or the node answered that it will not say.
+    Unable(String),
+}
+
+/// The way to one node.
+#[derive(Debug)]
+pub(super) struct Link {
+    worker: usize,
+    own: Option<Server>,
+    /// The reason why the monitor's account was refused was logged.
+    warned: bool,
+}
+
+enum Broken {
+    Io(std::io::Error),
+    Protocol(upstream::Error),
+    Refused(String),
+}
+
+impl Link {
+    pub(super) fn new(worker: usize) -> Self {
+        Self { worker, own: None, warned: false }
+    }
+
+    /// The next question is asked on a new connection.
+    pub(super) fn renew(&mut self) {
+        self.own = None;
+    }
+
+    /// Puts `queries` to `node`, one after the other. Not cancel-safe in this sense: the connection is closed.
+    pub(super) async fn ask(
+        &mut self,
+        source: &dyn Source,
+        node: &Arc<Node>,
+        dbname: Option<&str>,
+        queries: &[&str],
+    ) -> Asked {
+        let mut unable = "nobody has logged in yet, and there is no monitor account".to_owned();
+        if let Some(own) = self.own(source, node, dbname).await {
+            match own {
+                Ok(mut server) => match put(&mut server.stream, &mut server.upstream, queries, false).await {
+                    Ok(answers) => {
+                        self.own = Some(server);
+                        return Asked::Answers(answers);
+                    }
+                    Err(Broken::Io(error)) => return Asked::Failed(Failure::Lost, error.to_string()),
+                    Err(Broken::Protocol(error)) => unable = error.to_string(),
+                    Err(Broken::Refused(why)) => {
+                        self.own = Some(server).filter(Server::clean);
+                        unable = why;
+                    }
+                },
+                Err(error) => match Failure::of(&error) {
+                    Some(failure) => return Asked::Failed(failure, error.to_string()),
+                    None => {
+                        unable = error.to_string();
+                        if !std::mem::replace(&mut self.warned, true) {
+                            tracing::warn!(
+                                cluster = source.name(), %error,
+                                "the monitor's account cannot log in; probes borrow clients' connections"
+                            );
+                        }
+                    }
+                },
+            }
+        }
+        for pool in source.lenders(node, dbname) {
+            match pool.checkout(self.worker).await {
+                Ok(mut lent) => {
+                    let server = &mut *lent;
+                    let put = put(&mut server.stream, &mut server.upstream, queries, true).await;
+                    match put {
+                        Ok(answers) => {
+                            lent.give_back();
+                            return Asked::Answers(answers);
+                        }
+                        Err(Broken::Io(error)) => return Asked::Failed(Failure::Lost, error.to_string()),
+                        Err(Broken::Protocol(error)) => unable = error.to_string(),
+                        Err(Broken::Refused(why)) => unable = why,
+                    }
+                }
+                Err(CheckoutError::Connect(error)) => match Failure::of(&error) {
+                    Some(failure) => return Asked::Failed(failure, error.to_string()),
+                    None => unable = error.to_string(),
+                },
+                Err(error) => unable = error.to_string(),
+            }
+        }
+        Asked::Unable(unable)
+    }
+
+    /// The monitor's own connection, opened if need be. `None`: it has no account.
+    async fn own(
+        &mut self,
+        source: &dyn Source,
+        node: &Node,
+        dbname: Option<&str>,
+    ) -> Option<Result<Server, ConnectError>> {
+        if let Some(server) = self.own.take() {
+            return Some(Ok(server));
+        }
+        let connector = source.connector(node, dbname)?;
+        Some(connector.connect(self.worker, 0).await)
+    }
+
+    /// Waits until the monitor's own connection ends, for ever if there is none. `None`: the server ended it in order.
+    /// Cancel-safe.
+    pub(super) async fn lost(&mut self) -> Option<Failure> {
+        let Some(server) = &mut self.own else { return std::future::pending().await };
+        loop {
+            let input = &mut server.upstream.input;
+            input.reserve(1024);
+            match server.stream.read_buf(input).await {
+                Ok(read) if read > 0 => {}
+                _ => {
+                    let in_order = input.first() == Some(&b'E');
+                    self.own = None;
+                    return (!in_order).then_some(Failure::Lost);
+                }
+            }
+        }
+    }
+}
+
+/// Puts queries to a server and awaits the answers. `borrowed`: the settings of its session may be anything.
+async fn put(
+    stream: &mut Stream,
+    upstream: &mut Upstream,
+    queries: &[&str],
+    borrowed: bool,
+) -> Result<Vec<Answer>, Broken> {
+    let mut answers = Vec::with_capacity(queries.len());
+    let mut text = String::new();
+    for query in queries {
+        text.clear();
+        // Writing to a string does not fail.
+        let _ = if borrowed { write!(text, "{PLAIN_BEGIN}; {query}; {PLAIN_END}") } else { write!(text, "{query}") };
+        let answer = exchange(stream, upstream, &text).await?;
+        if let Some(error) = &answer.error {
+            let fields = error_fields(error);
+            return Err(Broken::Refused(format!("{} ({})", fields.message, fields.sqlstate)));
+        }
+        answers.push(answer);
+    }
+    Ok(answers)
+}
+
+async fn exchange(stream: &mut Stream, upstream: &mut Upstream, sql: &str) -> Result<Answer, Broken> {
+    let mut private = Private::query(upstream, sql);
+    stream.write_all_buf(&mut upstream.output).await.map_err(Broken::Io)?;
+    stream.flush().await.map_err(Broken::Io)?;
+    loop {
+        if let Some(answer) = private.advance(upstream).map_err(Broken::Protocol)? {
+            return Ok(answer);
+        }
+        upstream.input.reserve(8192);
+        if stream.read_buf(&mut upstream.input).await.map_err(Broken::Io)? == 0 {
+            return Err(Broken::Io(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+}
