@@ -196,7 +196,9 @@ impl Reader<'_> {
                     _ if parentheses > 0 => query(s, Kind::Select, scan),
                     Some(kind @ (Kind::Select | Kind::Values)) => query(s, kind, scan),
                     Some(kind) => write(s, kind),
-                    None => drop(unknown(s)),
+                    None => {
+                        let _ = unknown(s);
+                    }
                 }
                 return grammar;
             }
@@ -310,7 +312,9 @@ impl Reader<'_> {
                     s.effects |= Effects::CALLS_UNKNOWN;
                 }
             }
-            _ => drop(unknown(s)),
+            _ => {
+                let _ = unknown(s);
+            }
         }
     }
 
@@ -508,7 +512,7 @@ impl Reader<'_> {
             // Judged before the query inside fills in its own kind.
             self.at += 1;
             let mut query = Statement::default();
-            drop(self.command(scan, &mut query));
+            let _ = self.command(scan, &mut query);
             s.kind = Kind::CopyOut;
             s.access = query.access;
             s.effects |= query.effects;
@@ -531,7 +535,7 @@ impl Reader<'_> {
             "to" if self.word(1) == "stdout" => (Kind::CopyOut, Access::Read),
             "to" => (Kind::CopyOut, Access::Write),
             _ => {
-                drop(unknown(s));
+                let _ = unknown(s);
                 s.kind = Kind::CopyIn;
                 s.access = Access::Write;
                 return None;

@@ -29,3 +29,6 @@ pub use lexer::{Lexer, Token, TokenKind};
 pub use stream::Stream;
 
 pub(crate) use names::{function_effects, node_local_relation};
+
+#[cfg(test)]
+mod tests;

@@ -141,13 +141,13 @@ pub(crate) fn keeps_literals(name: &str) -> bool {
 
 /// Unquoted words that stand before `(` as syntax, a type or a name, and that cannot be a function of a user's.
 pub(crate) fn never_a_function(word: &str) -> bool {
-    const WORDS: [&str; 92] = [
+    const WORDS: [&str; 93] = [
         "all", "analyse", "analyze", "and", "any", "array", "as", "between", "bigint", "bit", "boolean", "by", "case",
         "cast", "char", "character", "check", "coalesce", "conflict", "cube", "dec", "decimal", "default", "distinct",
         "do", "else", "except", "exclude", "exists", "explain", "extract", "filter", "float", "for", "from", "full",
         "generated", "greatest", "group", "grouping", "having", "identity", "ilike", "in", "include", "inner", "int",
         "integer", "intersect", "interval", "is", "join", "key", "lateral", "least", "left", "like", "limit", "local",
-        "materialized", "nchar", "normalize", "not", "national", "nullif", "numeric", "of", "offset", "on", "or",
+        "materialized", "nchar", "normalize", "not", "national", "nullif", "numeric", "of", "offset", "on", "only", "or",
         "over", "overlay", "position", "precision", "primary", "real", "references", "returning", "rollup", "row",
         "select", "sets", "similar", "some", "then", "time", "timestamp", "treat", "trim", "union", "unique", "using",
     ];

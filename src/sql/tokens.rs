@@ -26,12 +26,36 @@ impl Spot {
 /// The grammar's tokens; `None` where one has no counterpart.
 pub(crate) fn convert(spots: &[Spot], text: &str) -> Option<Vec<TokenWithSpan>> {
     let mut tokens = Vec::with_capacity(spots.len());
-    for spot in spots {
+    for (i, spot) in spots.iter().enumerate() {
+        if spot.kind == TokenKind::Word && superfluous(spots, i, text) {
+            continue;
+        }
         let token = one(spot.kind, spot.text(text))?;
         let place = Location { line: 1, column: u64::from(spot.start) };
         tokens.push(TokenWithSpan { token, span: Span { start: place, end: place } });
     }
     Some(tokens)
+}
+
+/// Words that the grammar does not know and that change neither tables nor access: ONLY before a table, and the strength
+/// of a row lock (`FOR NO KEY UPDATE`, `FOR KEY SHARE`).
+fn superfluous(spots: &[Spot], i: usize, text: &str) -> bool {
+    let near = |at: Option<usize>, words: &[&str]| {
+        at.and_then(|at| spots.get(at)).is_some_and(|s| words.iter().any(|w| s.text(text).eq_ignore_ascii_case(w)))
+    };
+    let before = |n| i.checked_sub(n);
+    let after = |n| Some(i + n);
+    match spots[i].end - spots[i].start {
+        4 if near(Some(i), &["only"]) => near(before(1), &["from", "update", "join", "into", "using", ","]),
+        2 if near(Some(i), &["no"]) => {
+            near(before(1), &["for"]) && near(after(1), &["key"]) && near(after(2), &["update"])
+        }
+        3 if near(Some(i), &["key"]) => {
+            (near(before(1), &["for"]) && near(after(1), &["share"]))
+                || (near(before(1), &["no"]) && near(before(2), &["for"]) && near(after(1), &["update"]))
+        }
+        _ => false,
+    }
 }
 
 fn one(kind: TokenKind, text: &str) -> Option<Token> {
