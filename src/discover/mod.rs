@@ -156,3 +156,6 @@ impl Drop for MonitorHandle {
         self.stop();
     }
 }
+
+#[cfg(test)]
+mod tests;
