@@ -37,8 +37,8 @@ struct Known {
     stamps: Stamps,
     /// When the stamps last changed, or an event named the unit; `None` once it was handed over.
     since: Option<Instant>,
-    /// Handed over while young: read it once more at the next look.
-    again: bool,
+    /// Handed over while young: to be read once more then.
+    again: Option<Instant>,
 }
 
 /// Of the component and of the settings.
@@ -121,10 +121,10 @@ impl Folder {
             }
             let since = match known.since {
                 Some(since) => since,
-                None if known.again => now.checked_sub(quiet).unwrap_or(now),
+                None if known.again.is_some_and(|again| again <= now) => now.checked_sub(quiet).unwrap_or(now),
                 None => continue,
             };
-            known.again = false;
+            known.again = None;
             let empty = stamps.component.is_some_and(|stamp| stamp.size == 0);
             let due = since + if empty { quiet.max(EMPTY_PATIENCE) } else { quiet };
             if now < due {
@@ -143,7 +143,7 @@ impl Folder {
                 continue;
             }
             known.since = None;
-            known.again = is_young(stamps);
+            known.again = is_young(stamps).then(|| now + YOUNG);
             if stamps == Stamps::default() {
                 self.units.remove(&name);
             }
@@ -294,12 +294,14 @@ mod tests {
         let large = "it is 1001 bytes long, more than the 1000 that are accepted";
         assert_eq!(fixture.after(100), [change("b", Some(large), None)]);
         fixture.write("a.wasm", "now");
-        assert_eq!(fixture.after(0).len(), 1, "b was young");
+        assert_eq!(fixture.after(0), []);
         assert_eq!(fixture.after(50), [change("a", Some("now"), None)]);
         fixture.write("a.wasm", "");
-        fixture.after(0);
-        assert_eq!(fixture.after(1000), []);
-        assert_eq!(fixture.after(1000), [change("a", Some(""), None)]);
+        assert_eq!(fixture.after(0), []);
+        assert_eq!(fixture.after(1000), [], "an empty file is waited for");
+        let found = fixture.after(1000);
+        assert!(found.contains(&change("a", Some(""), None)), "{found:?}");
+        assert!(found.contains(&change("b", Some(large), None)), "it was young, so it is read once more: {found:?}");
     }
 
     #[test]

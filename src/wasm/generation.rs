@@ -65,7 +65,7 @@ pub(super) struct Ingredients {
 }
 
 struct Slot {
-    id: u64,
+    /// Also its identity: an address is not given out again while somebody points at it.
     owner: Weak<Loaded>,
     instance: Instance,
 }
@@ -152,13 +152,13 @@ impl Loaded {
             let Ok(mut slots) = slots.try_borrow_mut() else {
                 return Err(Fault::new(FaultKind::Host, "a policy was asked from within a policy"));
             };
-            let id = self.generation.id;
-            let position = match slots.iter().position(|slot| slot.id == id) {
+            let owner = Arc::as_ptr(self);
+            let position = match slots.iter().position(|slot| slot.owner.as_ptr() == owner) {
                 Some(position) => position,
                 None => {
                     // A generation that nobody holds any more leaves with the first call of another.
                     slots.retain(|slot| slot.owner.strong_count() > 0);
-                    slots.push(Slot { id, owner: Arc::downgrade(self), instance: self.take()? });
+                    slots.push(Slot { owner: Arc::downgrade(self), instance: self.take()? });
                     slots.len() - 1
                 }
             };
@@ -194,18 +194,6 @@ impl Loaded {
             }
             Verdict::WasOpen => true,
         }
-    }
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        // This thread's instance, if it has one, is of no use any more; other threads drop theirs at their next miss.
-        let id = self.generation.id;
-        let _ = SLOTS.try_with(|slots| {
-            if let Ok(mut slots) = slots.try_borrow_mut() {
-                slots.retain(|slot| slot.id != id);
-            }
-        });
     }
 }
 

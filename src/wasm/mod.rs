@@ -22,6 +22,8 @@ mod limits;
 mod settings;
 mod store;
 mod trial;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use counters::PolicyCounts;

@@ -357,6 +357,13 @@ impl Effects {
     }
 }
 
+impl std::ops::BitOr for Effects {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
 macro_rules! kinds {
     ($($name:ident),* $(,)?) => {
         /// The command of a statement; variants stand in the order of `query.kind`.
