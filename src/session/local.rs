@@ -70,14 +70,25 @@ impl Session {
                     }
                 }
                 What::CloseStatement { .. } | What::ClosePortal => backend::write_bare(&mut self.output, b'3'),
-                What::Sync => {
-                    self.skip_to_sync = false;
-                    self.ready();
-                }
+                What::Sync => self.ready(),
                 _ => {}
             }
         }
         LocalAnswer::Answered
+    }
+
+    /// Refuses the unit in the name of a server that is held: it refused what had to come before.
+    pub fn refuse_as(&mut self, reply: &ErrorReply, status: TransactionStatus) {
+        let closed = self.unit.closed;
+        let at = self.output.len();
+        self.refuse(reply);
+        if closed {
+            // `refuse` ended with a ReadyForQuery of its own.
+            let end = self.output.len();
+            debug_assert!(end > at, "a refusal is never empty");
+            self.output[end - 1] = status.byte();
+            self.status = status;
+        }
     }
 
     /// Refuses the unit while no server is held.
@@ -97,6 +108,34 @@ impl Session {
         } else {
             self.skip_to_sync = true;
         }
+    }
+
+    /// The server is lost: what it still owed is answered here, the session goes on without it. `unready` is the number of
+    /// ReadyForQuery messages it owed. Only for a session outside a transaction block whose answer ended between two messages.
+    pub fn lose_server(&mut self, reply: &ErrorReply, unready: usize) {
+        reply.write(&mut self.output);
+        self.last_error = reply.sqlstate.as_bytes().try_into().ok();
+        self.status = TransactionStatus::Idle;
+        for _ in 0..unready {
+            backend::write_ready(&mut self.output, self.status);
+        }
+        self.skip_to_sync = self.in_group;
+        self.in_group = false;
+        self.ignoring = std::mem::take(&mut self.streaming);
+        self.pins = super::Pins::default();
+    }
+
+    /// Brings what the client was told of settings up to what `parameters` says.
+    pub fn report(&mut self, parameters: &std::sync::Arc<crate::upstream::Parameters>) {
+        if std::sync::Arc::ptr_eq(&self.reported, parameters) {
+            return;
+        }
+        for (name, value) in parameters.iter() {
+            if self.reported.value(name) != Some(value) {
+                backend::write_parameter_status(&mut self.output, name, value);
+            }
+        }
+        self.reported = std::sync::Arc::clone(parameters);
     }
 
     /// ReadyForQuery with the status of a session that holds no server.

@@ -10,6 +10,7 @@
 mod deferred;
 mod forward;
 mod local;
+mod parts;
 mod pull;
 mod state;
 
@@ -26,6 +27,7 @@ use crate::wire::{Malformed, TransactionStatus};
 pub use deferred::Deferred;
 pub use forward::Forwarded;
 pub use local::LocalAnswer;
+pub use parts::{BoundValues, Part};
 pub use pull::Pull;
 pub use state::{Audit, Pins};
 
@@ -230,25 +232,6 @@ impl Session {
 }
 
 impl Unit {
-    /// The analyses of what the unit runs, in order: of a Query itself, else of what is bound, else of what is parsed or
-    /// described. Empty where nothing is known: too long, a FunctionCall, a statement that only the server knows.
-    #[must_use]
-    pub fn analyses(&self) -> SmallVec<[&Analysis; 4]> {
-        let bound = |op: &Op| matches!(op.what, What::Bind { .. });
-        let any_bound = self.ops.iter().any(bound);
-        self.ops
-            .iter()
-            .filter_map(|op| match &op.what {
-                What::Query(analysis) => Some(analysis),
-                What::Bind { statement: Some(statement) } => Some(&statement.analysis),
-                What::Parse { statement, .. } | What::DescribeStatement { statement: Some(statement) } if !any_bound => {
-                    Some(&statement.analysis)
-                }
-                _ => None,
-            })
-            .collect()
-    }
-
     /// Whether something in the unit is not known to the session: it must go to the primary.
     #[must_use]
     pub fn opaque(&self) -> bool {

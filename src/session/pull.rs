@@ -202,6 +202,7 @@ impl Session {
 
     fn sync(&mut self, header: Header) -> Next {
         self.push(Op { len: header.len, rest: 0, what: What::Sync });
+        self.skip_to_sync = false;
         self.unit.closed = true;
         Next::Unit
     }
@@ -231,6 +232,19 @@ impl Session {
         let step = header.len.min(available);
         self.input.advance(step);
         self.ignoring = header.len - step;
+    }
+
+    /// How many more bytes from the client there is room for: up to the limits, and to the end of a statement that is held
+    /// whole.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let limits = self.shared.limits;
+        let wanted = match self.input.get(self.cursor..).map(frontend_header) {
+            Some(Ok(Some(header))) => self.cursor + header.len.min(limits.statement + HEADER_LEN),
+            _ => 0,
+        };
+        // One chunk past the limit, so that a frame's header behind a full unit can be seen.
+        wanted.max(limits.hold + HEADER_LEN).saturating_sub(self.input.len())
     }
 
     /// Takes the unit and its bytes out of the way.

@@ -80,11 +80,15 @@ fn fit(node: &Node, conditions: &Conditions<'_>) -> bool {
         || conditions.replayed.is_none_or(|wanted| {
             node.position().is_some_and(|at| at.timeline == wanted.timeline && at.lsn >= wanted.lsn)
         });
-    role && node.standing() == Standing::Up && node.spec.weight > 0 && carries(node, conditions.labels) && lag && replayed
+    role && node.standing() == Standing::Up
+        && node.spec.weight > 0
+        && carries(node, conditions.labels)
+        && lag
+        && replayed
 }
 
 fn carries(node: &Node, labels: &[(Box<str>, Box<str>)]) -> bool {
-    labels.iter().all(|(name, value)| node.spec.labels.get(&**name).is_some_and(|held| **held == **value))
+    labels.iter().all(|wanted| node.spec.labels.contains(wanted))
 }
 
 impl Shard {
@@ -112,7 +116,7 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashMap};
+    use std::collections::HashMap;
 
     use super::super::{Lsn, NodeSpec};
     use super::*;
@@ -120,9 +124,9 @@ mod tests {
     fn cluster(nodes: &[(&str, Role, u32)]) -> Topology {
         let specs = nodes
             .iter()
-            .map(|&(name, role, weight)| NodeSpec { name: name.into(), role, weight, labels: BTreeMap::new() })
+            .map(|&(name, role, weight)| NodeSpec { name: name.into(), role, weight, labels: Box::default() })
             .collect();
-        Topology::new(vec![("s".into(), specs)])
+        Topology::new(1, vec![("s".into(), specs)])
     }
 
     const READ: Conditions<'static> =

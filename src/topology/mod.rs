@@ -7,11 +7,15 @@
 
 mod choice;
 mod node;
+mod view;
+mod watermark;
 
 pub use choice::{Conditions, Unavailable};
 pub use node::{Lsn, Node, NodeSpec, Position, Role, Standing};
+pub use watermark::{Question, Requirement, Ticket, Watermark, Writes, Written};
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
@@ -19,6 +23,8 @@ use parking_lot::Mutex;
 #[derive(Debug)]
 pub struct Topology {
     shards: Vec<Shard>,
+    id: u64,
+    changes: Arc<AtomicU64>,
 }
 
 /// The nodes that hold the same data.
@@ -28,23 +34,28 @@ pub struct Shard {
     pub name: Box<str>,
     /// In the order of the configuration.
     pub nodes: Vec<Arc<Node>>,
+    /// How far its acknowledged writes have come.
+    pub watermark: Watermark,
     /// Smooth weighted round-robin's current weights, one a node.
     turns: Mutex<Vec<i64>>,
 }
 
 impl Topology {
-    /// From the shards' names and their nodes.
+    /// From the shards' names and their nodes. `id` differs from that of every other topology of the process.
     #[must_use]
-    pub fn new(shards: Vec<(Box<str>, Vec<NodeSpec>)>) -> Self {
+    pub fn new(id: u32, shards: Vec<(Box<str>, Vec<NodeSpec>)>) -> Self {
+        let changes: Arc<AtomicU64> = Arc::default();
         let shards = shards
             .into_iter()
             .enumerate()
             .map(|(number, (name, nodes))| {
-                let nodes: Vec<_> = nodes.into_iter().map(|spec| Arc::new(Node::new(spec, number))).collect();
-                Shard { name, turns: Mutex::new(vec![0; nodes.len()]), nodes }
+                let nodes: Vec<_> =
+                    nodes.into_iter().map(|spec| Arc::new(Node::new(spec, number, Arc::clone(&changes)))).collect();
+                let turns = Mutex::new(vec![0; nodes.len()]);
+                Shard { name, watermark: Watermark::new(), turns, nodes }
             })
             .collect();
-        Self { shards }
+        Self { shards, id: u64::from(id), changes }
     }
 
     /// All shards.

@@ -3,7 +3,7 @@
 //! Invariant: what is known is stored as a whole by whoever learnt it and read without a lock.
 //! Deliberately absent: how it was learnt.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -43,6 +43,14 @@ pub struct Position {
     pub lsn: Lsn,
 }
 
+impl Position {
+    /// Whether a server at this position has all that is up to `wanted`.
+    #[must_use]
+    pub fn has_passed(self, wanted: Self) -> bool {
+        self.timeline == wanted.timeline && self.lsn >= wanted.lsn
+    }
+}
+
 /// Whether a node is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -61,8 +69,8 @@ pub struct NodeSpec {
     pub role: Role,
     /// Share of the reads.
     pub weight: u32,
-    /// What a policy can ask for.
-    pub labels: BTreeMap<String, String>,
+    /// What a policy can ask for: name and value.
+    pub labels: Box<[(Box<str>, Box<str>)]>,
 }
 
 /// One server.
@@ -80,10 +88,12 @@ pub struct Node {
     replayed: AtomicU64,
     timeline: AtomicU32,
     in_flight: AtomicU32,
+    /// The topology's: raised when role or standing change.
+    changes: Arc<AtomicU64>,
 }
 
 impl Node {
-    pub(super) fn new(spec: NodeSpec, shard: usize) -> Self {
+    pub(super) fn new(spec: NodeSpec, shard: usize, changes: Arc<AtomicU64>) -> Self {
         Self {
             role: AtomicU8::new(spec.role as u8),
             spec,
@@ -94,6 +104,7 @@ impl Node {
             replayed: AtomicU64::new(0),
             timeline: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
+            changes,
         }
     }
 
@@ -109,7 +120,9 @@ impl Node {
 
     /// Stores its role.
     pub fn set_role(&self, role: Role) {
-        self.role.store(role as u8, Ordering::Relaxed);
+        if self.role.swap(role as u8, Ordering::Relaxed) != role as u8 {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// Whether it is used.
@@ -120,7 +133,12 @@ impl Node {
 
     /// Takes it out or back in. Returns whether that changed anything.
     pub fn set_standing(&self, standing: Standing) -> bool {
-        self.ejected.swap(standing == Standing::Ejected, Ordering::Relaxed) != (standing == Standing::Ejected)
+        let ejected = standing == Standing::Ejected;
+        let changed = self.ejected.swap(ejected, Ordering::Relaxed) != ejected;
+        if changed {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+        changed
     }
 
     /// Counts a failure in a row; returns how many there are.
@@ -128,9 +146,18 @@ impl Node {
         self.failures.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Failures in a row.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
     /// It answered: no failure in a row any more.
     pub fn answered(&self) {
-        self.failures.store(0, Ordering::Relaxed);
+        // Called for every answer: the line stays shared between cores while all is well.
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
     }
 
     /// How far it is behind its primary; `None`: not known.
@@ -148,10 +175,12 @@ impl Node {
     /// What it has replayed (a replica) or written (a primary); `None`: not known.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
-        // Lsn first, timeline second, stored in the other order: a torn pair says too little, never too much.
-        let lsn = Lsn(self.replayed.load(Ordering::Acquire));
+        // The timeline is read on both sides of the position: a pair torn by a change of timeline says nothing. Whoever
+        // sees the new timeline also sees the zero stored before it.
         let timeline = self.timeline.load(Ordering::Acquire);
-        (timeline != 0).then_some(Position { timeline, lsn })
+        let lsn = Lsn(self.replayed.load(Ordering::Acquire));
+        let whole = timeline != 0 && self.timeline.load(Ordering::Acquire) == timeline;
+        whole.then_some(Position { timeline, lsn })
     }
 
     /// Stores its position.
@@ -199,8 +228,8 @@ mod tests {
 
     #[test]
     fn a_change_of_timeline_forgets_the_position() {
-        let spec = NodeSpec { name: "n".into(), role: Role::Replica, weight: 1, labels: BTreeMap::new() };
-        let node = Node::new(spec, 0);
+        let spec = NodeSpec { name: "n".into(), role: Role::Replica, weight: 1, labels: Box::default() };
+        let node = Node::new(spec, 0, Arc::default());
         assert_eq!(node.position(), None);
         node.set_position(Some(Position { timeline: 1, lsn: Lsn(9) }));
         node.set_position(Some(Position { timeline: 2, lsn: Lsn(3) }));

@@ -92,7 +92,7 @@ impl Upstream {
                 continue;
             }
             let available = &input[pos..];
-            let (needed, bulk) = self.needed(header);
+            let (needed, bulk) = self.needed(header, available);
             if needed > WHOLE_LIMIT {
                 result = Err(Error::TooLarge { tag: char::from(header.tag), len: header.len });
                 break;
@@ -129,11 +129,11 @@ impl Upstream {
     }
 
     /// How many bytes of a frame must be there before it can be judged, and whether the rest then passes unseen.
-    fn needed(&self, header: Header) -> (usize, bool) {
+    fn needed(&self, header: Header, frame: &[u8]) -> (usize, bool) {
         match header.tag {
             // The contents do not matter and may be large.
             b'T' | b't' | b'V' | b'N' | b'A' | b'G' | b'H' | b'W' => (HEADER_LEN, true),
-            b'E' if !self.replaces() => (header.len.min(ERROR_PREFIX), true),
+            b'E' if !self.replaces() && !fatal(frame) => (header.len.min(ERROR_PREFIX), true),
             _ => (header.len, false),
         }
     }
@@ -237,7 +237,10 @@ impl Upstream {
     fn error<R: Receiver>(&mut self, frame: &[u8], to: &mut R) -> Verdict {
         let fields = backend::error_fields(frame);
         if matches!(fields.severity.as_str(), "FATAL" | "PANIC") {
+            // The server's end need not be the client's: whoever holds the connection tells the client what it means.
             self.broken = true;
+            self.fatal = Some(Box::new(fields));
+            return Verdict::Drop;
         }
         let mut sqlstate = *b"XX000";
         if fields.sqlstate.len() == 5 {
@@ -290,6 +293,12 @@ impl Upstream {
             to.group_reopened();
         }
     }
+}
+
+/// Whether a prefix of an ErrorResponse says that the connection ends.
+fn fatal(frame: &[u8]) -> bool {
+    let severity = backend::error_fields(&frame[..frame.len().min(ERROR_PREFIX)]).severity;
+    matches!(severity.as_str(), "FATAL" | "PANIC")
 }
 
 /// Moves `input[kept..pos]` to `output` and keeps the rest. Without a copy if nothing was cut out and nothing waits.

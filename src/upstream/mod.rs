@@ -26,7 +26,7 @@ use crate::wire::startup::CancelKey;
 pub use deliver::Receiver;
 pub use login::{Login, LoginError, LoginStep};
 pub use prepared::{Prepared, PreparedSet, Registry, StatementId};
-pub use private::{Answer, Private};
+pub use private::{Answer, Column, Private};
 pub use settings::{Interner, Parameters, Settings, literal};
 
 /// Why a server connection cannot go on.
@@ -206,6 +206,7 @@ pub struct Upstream {
     copy: Copy,
     /// A FATAL came, or the protocol was violated.
     broken: bool,
+    fatal: Option<Box<crate::wire::ErrorFields>>,
     unnamed: Option<StatementId>,
     /// Names that a client's own Parse left on the server; closed before its next use.
     litter: Vec<Box<[u8]>>,
@@ -229,6 +230,7 @@ impl Upstream {
             skipping: false,
             copy: Copy::None,
             broken: false,
+            fatal: None,
             unnamed: None,
             litter: Vec::new(),
         }
@@ -345,6 +347,21 @@ impl Upstream {
         if self.passing == 0 && self.input.is_empty() {
             self.local_answers(to);
         }
+    }
+
+    /// The connection is lost: what was not answered did not happen, as far as the session's names go.
+    pub fn abandon<R: Receiver>(&mut self, to: &mut R) {
+        self.broken = true;
+        self.unready = 0;
+        while let Some(expected) = self.expected.pop_front() {
+            self.undo(expected, to);
+        }
+    }
+
+    /// The FATAL that the server ended the connection with; the receiver has not seen it.
+    #[must_use]
+    pub fn fatal(&self) -> Option<&crate::wire::ErrorFields> {
+        self.fatal.as_deref()
     }
 
     /// What a message that the server ignored must not be believed to have done.

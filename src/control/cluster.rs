@@ -1,0 +1,345 @@
+//! A cluster at work: its nodes' addresses, the accounts in use on it, what its sessions share.
+//!
+//! Invariant: a node's place in the configuration is its number in every list here.
+//! Deliberately absent: the choice of a node (`topology`), probing (`discover`).
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use crate::auth::{Credentials, Secret};
+use crate::catalog::Catalog;
+use crate::config::{self, Address, Pool as PoolConfig, PoolMode, RoleSetting, UpstreamTlsMode};
+use crate::discover::{self, Failure, MonitorHandle};
+use crate::net::{ClientTls, ClientTlsFiles, NetError, ServerAddress, TlsMode};
+use crate::pool::{Budget, Connector, Pool, PoolLimits};
+use crate::topology::{Node, NodeSpec, Role, Topology};
+use crate::upstream::{Interner, Parameters, Settings};
+
+/// A cluster of the configuration, at work.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its name.
+    pub name: Box<str>,
+    /// What it was built from.
+    pub config: config::Cluster,
+    /// Nodes, roles, health.
+    pub topology: Topology,
+    tls: ClientTls,
+    addresses: HashMap<Box<str>, ServerAddress>,
+    accounts: Mutex<HashMap<(Box<str>, Box<str>), Arc<Account>>>,
+    budget: Arc<Budget>,
+    workers: usize,
+    schema: AtomicU64,
+    /// By the databases' names on the servers.
+    catalogs: Mutex<HashMap<Box<str>, Arc<ArcSwap<Catalog>>>>,
+    /// The last number given to a catalogue, in the whole process.
+    catalog_numbers: Arc<AtomicU64>,
+    monitor: OnceLock<MonitorHandle>,
+}
+
+impl Cluster {
+    /// Builds it; no connection is opened. `id` differs from that of every other cluster of the process, which all share
+    /// `catalog_numbers`.
+    ///
+    /// # Errors
+    /// Certificates that cannot be used.
+    pub fn new(
+        id: u32,
+        name: &str,
+        config: &config::Cluster,
+        budget: Arc<Budget>,
+        catalog_numbers: Arc<AtomicU64>,
+        workers: usize,
+    ) -> Result<Self, NetError> {
+        let mode = match config.tls.mode {
+            UpstreamTlsMode::Disable => TlsMode::Disable,
+            UpstreamTlsMode::Prefer => TlsMode::Prefer,
+            UpstreamTlsMode::Require => TlsMode::Require,
+            UpstreamTlsMode::VerifyCa => TlsMode::VerifyCa,
+            UpstreamTlsMode::VerifyFull => TlsMode::VerifyFull,
+        };
+        let files = ClientTlsFiles {
+            ca: config.tls.ca.clone(),
+            cert: config.tls.client.as_ref().map(|client| client.cert.clone()),
+            key: config.tls.client.as_ref().map(|client| client.key.clone()),
+        };
+        let tls = ClientTls::load(mode, &files)?;
+        let mut addresses = HashMap::new();
+        let mut shards = Vec::new();
+        for shard in &config.shards {
+            let mut specs = Vec::new();
+            for node in &shard.nodes {
+                let role = match node.role {
+                    RoleSetting::Auto => Role::Unknown,
+                    RoleSetting::Primary => Role::Primary,
+                    RoleSetting::Replica => Role::Replica,
+                };
+                addresses.insert(node.name.as_str().into(), server_address(&node.address));
+                specs.push(NodeSpec {
+                    name: node.name.as_str().into(),
+                    role,
+                    weight: node.weight,
+                    labels: node.labels.iter().map(|(n, v)| (n.as_str().into(), v.as_str().into())).collect(),
+                });
+            }
+            shards.push((shard.name.as_str().into(), specs));
+        }
+        Ok(Self {
+            name: name.into(),
+            config: config.clone(),
+            topology: Topology::new(id, shards),
+            tls,
+            addresses,
+            accounts: Mutex::default(),
+            budget,
+            workers,
+            schema: AtomicU64::new(0),
+            catalogs: Mutex::default(),
+            catalog_numbers,
+            monitor: OnceLock::new(),
+        })
+    }
+
+    /// The account that is in use for a database and a user.
+    #[must_use]
+    pub fn account(&self, database: &str, user: &str) -> Option<Arc<Account>> {
+        self.accounts.lock().get(&(database.into(), user.into())).cloned()
+    }
+
+    /// An account that nobody else uses yet; [`Cluster::adopt`] makes it the one in use.
+    pub fn new_account(
+        self: &Arc<Self>,
+        database: &str,
+        dbname: &str,
+        user: &str,
+        credentials: Credentials,
+        pool: &PoolConfig,
+    ) -> Arc<Account> {
+        Arc::new(Account {
+            cluster: Arc::clone(self),
+            database: database.into(),
+            dbname: dbname.into(),
+            user: user.into(),
+            credentials,
+            mode: pool.mode,
+            pool: pool.clone(),
+            pools: Mutex::default(),
+            greetings: Mutex::default(),
+            catalog: self.catalog(dbname),
+        })
+    }
+
+    /// Makes `account` the one in use for its database and user. One that was in use before ends with its sessions.
+    pub fn adopt(&self, account: &Arc<Account>) {
+        let key = (account.database.clone(), account.user.clone());
+        self.accounts.lock().insert(key, Arc::clone(account));
+        if let Some(monitor) = self.monitor.get() {
+            monitor.account_adopted();
+        }
+    }
+
+    /// Starts watching the nodes on `runtime`, whose number towards pools is `worker`. Does nothing if that was done.
+    pub fn watch(self: &Arc<Self>, runtime: &Handle, worker: usize) {
+        self.monitor.get_or_init(|| discover::spawn(self, runtime, worker));
+    }
+
+    /// Ends the watching: the cluster is no longer in the configuration.
+    pub fn stop_watching(&self) {
+        if let Some(monitor) = self.monitor.get() {
+            monitor.stop();
+        }
+    }
+
+    /// A connection to `node` or a statement on it failed in a way that the node is to blame for.
+    pub fn report_failure(&self, node: &Node, failure: Failure) {
+        match self.monitor.get() {
+            Some(monitor) => monitor.report_failure(node, failure),
+            None => {
+                node.failed();
+            }
+        }
+    }
+
+    /// A connection to `node` was opened. Costs one load.
+    pub fn report_success(&self, node: &Node) {
+        node.answered();
+    }
+
+    /// What is known of a database's functions and relations; shared by its accounts.
+    pub fn catalog(&self, dbname: &str) -> Arc<ArcSwap<Catalog>> {
+        let mut catalogs = self.catalogs.lock();
+        if !catalogs.contains_key(dbname) {
+            // What nobody uses any more, and what log-ins that failed have asked for.
+            catalogs.retain(|_, catalog| Arc::strong_count(catalog) > 1);
+        }
+        let catalog = catalogs.entry(dbname.into()).or_insert_with(|| Arc::new(ArcSwap::from_pointee(Catalog::builtin(1))));
+        Arc::clone(catalog)
+    }
+
+    /// All accounts in use.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<Arc<Account>> {
+        self.accounts.lock().values().cloned().collect()
+    }
+
+    /// A DDL statement completed: what was prepared or described before may be stale.
+    pub fn schema_changed(&self) {
+        self.schema.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Grows with every DDL statement known.
+    #[must_use]
+    pub fn schema(&self) -> u64 {
+        self.schema.load(Ordering::Relaxed)
+    }
+
+    /// A number for a catalogue that no other of the process has.
+    pub(super) fn catalog_number(&self) -> u64 {
+        // 1 is the built-in catalogue's.
+        self.catalog_numbers.fetch_add(1, Ordering::Relaxed) + 2
+    }
+
+    /// Opens connections of the monitor's account, if there is one, in its own database or in `dbname`.
+    pub(super) fn monitor_connector(&self, node: &Node, dbname: Option<&str>) -> Option<Connector> {
+        let account = self.config.monitor.account.as_ref()?;
+        let credentials = match &account.password {
+            Some(password) => Credentials::Password(Secret::new(password.expose())),
+            None => Credentials::None,
+        };
+        Some(Connector::new(
+            &node.spec.name,
+            self.addresses.get(&node.spec.name)?.clone(),
+            self.tls.clone(),
+            &account.user,
+            dbname.unwrap_or(&account.database),
+            credentials,
+            self.config.monitor.timeout,
+            1,
+        ))
+    }
+
+    /// Opens connections to `node`.
+    #[must_use]
+    pub fn connector(&self, node: &Node, user: &str, dbname: &str, credentials: Credentials, pool: &PoolConfig) -> Connector {
+        // Every node of the topology was given its address in `new`.
+        let address = self.addresses.get(&node.spec.name).cloned().unwrap_or_else(|| ServerAddress::tcp("", 0));
+        Connector::new(
+            &node.spec.name,
+            address,
+            self.tls.clone(),
+            user,
+            dbname,
+            credentials,
+            pool.connect_timeout,
+            pool.prepared_statements,
+        )
+    }
+}
+
+/// One user in one database: the credentials that log in on the servers, and a pool a node.
+#[derive(Debug)]
+pub struct Account {
+    /// The cluster.
+    pub cluster: Arc<Cluster>,
+    /// The database as clients name it.
+    pub database: Box<str>,
+    /// The database as the servers name it.
+    pub dbname: Box<str>,
+    /// The user.
+    pub user: Box<str>,
+    /// What logs it in.
+    pub credentials: Credentials,
+    /// When a server connection goes back.
+    pub mode: PoolMode,
+    pool: PoolConfig,
+    pools: Mutex<HashMap<Box<str>, Arc<Pool>>>,
+    /// What servers report to a client that starts with these settings.
+    greetings: Mutex<HashMap<Arc<Settings>, Arc<Parameters>>>,
+    catalog: Arc<ArcSwap<Catalog>>,
+}
+
+/// Most start-up settings remembered for one account; past it, a log-in asks a server.
+const GREETINGS: usize = 1024;
+
+impl Account {
+    /// The pool of connections to `node`.
+    pub fn pool(&self, node: &Arc<Node>) -> Arc<Pool> {
+        let mut pools = self.pools.lock();
+        if let Some(pool) = pools.get(&node.spec.name) {
+            return Arc::clone(pool);
+        }
+        let cluster = &self.cluster;
+        let connector = cluster.connector(node, &self.user, &self.dbname, self.credentials.clone(), &self.pool);
+        let limits = pool_limits(&self.pool);
+        let pool = Pool::new(Arc::clone(node), connector, Arc::clone(&cluster.budget), limits, cluster.workers);
+        cluster.budget.register(&pool);
+        pools.insert(node.spec.name.clone(), Arc::clone(&pool));
+        pool
+    }
+
+    /// What is known of its database's functions and relations now.
+    #[must_use]
+    pub fn catalog(&self) -> Guard<Arc<Catalog>> {
+        self.catalog.load()
+    }
+
+    /// All pools opened so far.
+    #[must_use]
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        self.pools.lock().values().cloned().collect()
+    }
+
+    /// The configuration of its pools.
+    #[must_use]
+    pub fn pool_config(&self) -> &PoolConfig {
+        &self.pool
+    }
+
+    /// Changes the bounds of the pools.
+    pub fn set_limits(&self, pool: &PoolConfig) {
+        for open in self.pools() {
+            open.set_limits(pool_limits(pool));
+        }
+    }
+
+    /// What servers report to a client with these start-up settings, if it is known.
+    #[must_use]
+    pub fn greeting(&self, baseline: &Arc<Settings>) -> Option<Arc<Parameters>> {
+        self.greetings.lock().get(baseline).cloned()
+    }
+
+    /// Remembers what a server reported.
+    pub fn remember_greeting(&self, baseline: Arc<Settings>, parameters: Arc<Parameters>) {
+        let mut greetings = self.greetings.lock();
+        if greetings.len() >= GREETINGS {
+            greetings.clear();
+        }
+        greetings.insert(baseline, parameters);
+    }
+}
+
+/// What all clusters share for comparing settings by pointer.
+pub type SettingsInterner = Interner<Settings>;
+
+fn server_address(address: &Address) -> ServerAddress {
+    match address {
+        Address::Tcp { host, port } => ServerAddress::tcp(host.as_str(), *port),
+        Address::Unix { directory, port } => ServerAddress::unix(directory, *port),
+    }
+}
+
+fn pool_limits(pool: &PoolConfig) -> PoolLimits {
+    PoolLimits {
+        size: pool.size,
+        min_size: pool.min_size,
+        idle_timeout: pool.idle_timeout,
+        lifetime: pool.lifetime,
+        query_wait: pool.query_wait,
+        max_queue: pool.max_queue,
+    }
+}

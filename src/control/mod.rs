@@ -1,0 +1,12 @@
+//! What gateway and admin share: the live snapshot and what it is built from.
+//!
+//! Invariant: a change that fails changes nothing.
+//! Deliberately absent: sessions, HTTP.
+
+pub mod cluster;
+pub mod config_file;
+pub mod live;
+mod monitor;
+
+pub use cluster::{Account, Cluster};
+pub use live::{Live, LiveError};

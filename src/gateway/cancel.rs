@@ -1,0 +1,132 @@
+//! Cancel requests: from the key that a client shows to the statement that runs for it now.
+//!
+//! Invariant: a request reaches only a server that was lent to the named session when it was sent, and that server is lent
+//! to nobody else before the request has arrived (DESIGN 4.13). A wrong secret does nothing, and nothing tells.
+//!
+//! Deliberately absent: other gateways' keys.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use rand::Rng as _;
+use subtle::ConstantTimeEq as _;
+use tokio::sync::Notify;
+
+use crate::pool::{CancelGate, CancelTarget};
+use crate::wire::startup::CancelKey;
+
+/// Bytes of a secret key with protocol 3.2.
+const LONG_SECRET: usize = 32;
+
+/// All sessions by the process id that they were told.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    sessions: Mutex<HashMap<u32, Arc<Handle>, foldhash::fast::RandomState>>,
+}
+
+/// What can be done to a session from outside.
+#[derive(Debug)]
+pub(super) struct Handle {
+    /// What the client was told.
+    pub(super) key: CancelKey,
+    running: Mutex<Option<(Arc<CancelGate>, Arc<CancelTarget>)>>,
+    /// Something waits without a server: see [`Handle::waiting`].
+    waits: AtomicBool,
+    cancelled: Notify,
+}
+
+impl Registry {
+    /// A new session's handle under a random key; `long` for protocol 3.2.
+    pub(super) fn register(&self, long: bool) -> Arc<Handle> {
+        let mut secret = [0_u8; LONG_SECRET];
+        rand::rng().fill_bytes(&mut secret);
+        let secret = &secret[..if long { LONG_SECRET } else { 4 }];
+        let mut sessions = self.sessions.lock();
+        loop {
+            // Drivers read it as a signed number; PostgreSQL's are positive.
+            let pid = rand::rng().next_u32() >> 1;
+            if pid == 0 || sessions.contains_key(&pid) {
+                continue;
+            }
+            let handle = Arc::new(Handle {
+                key: CancelKey { pid, secret: secret.into() },
+                running: Mutex::new(None),
+                waits: AtomicBool::new(false),
+                cancelled: Notify::new(),
+            });
+            sessions.insert(pid, Arc::clone(&handle));
+            return handle;
+        }
+    }
+
+    /// The session is over.
+    pub(super) fn forget(&self, handle: &Handle) {
+        self.sessions.lock().remove(&handle.key.pid);
+    }
+
+    /// Sessions now.
+    pub(super) fn len(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
+    /// Carries out a client's request. Returns when the server has taken it.
+    pub(super) async fn cancel(&self, key: &CancelKey) {
+        let Some(handle) = self.sessions.lock().get(&key.pid).cloned() else { return };
+        if !bool::from(handle.key.secret.ct_eq(&key.secret)) {
+            tracing::debug!(pid = key.pid, "a cancel request with a wrong secret was ignored");
+            return;
+        }
+        // Entered under the lock: the session cannot give the server back in between.
+        let running = handle.running.lock().as_ref().map(|(gate, target)| (gate.enter(), Arc::clone(target)));
+        match running {
+            Some((guard, target)) => {
+                if let Err(error) = target.connector.cancel(&target.key).await {
+                    tracing::warn!(%error, "a cancel request could not be passed on");
+                }
+                drop(guard);
+            }
+            None if handle.waits.load(Ordering::Acquire) => handle.cancelled.notify_one(),
+            None => {}
+        }
+    }
+}
+
+impl Handle {
+    /// A server works for the session from now on.
+    pub(super) fn runs(&self, gate: &Arc<CancelGate>, target: &Arc<CancelTarget>) {
+        *self.running.lock() = Some((Arc::clone(gate), Arc::clone(target)));
+    }
+
+    /// No server works for it any more.
+    pub(super) fn rests(&self) {
+        *self.running.lock() = None;
+    }
+
+    /// Waits for a cancel of a statement that no server has yet; the guard ends the readiness for one.
+    pub(super) fn waiting(&self) -> Waiting<'_> {
+        self.waits.store(true, Ordering::Release);
+        Waiting(self)
+    }
+}
+
+/// While it lives, a cancel request wakes [`Waiting::cancelled`].
+pub(super) struct Waiting<'a>(&'a Handle);
+
+impl Waiting<'_> {
+    /// Cancel-safe.
+    pub(super) async fn cancelled(&self) {
+        self.0.cancelled.notified().await;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waits.store(false, Ordering::Release);
+        // A request that came too late must not hit the next statement.
+        let stale = self.0.cancelled.notified();
+        tokio::pin!(stale);
+        stale.as_mut().enable();
+    }
+}

@@ -1,0 +1,423 @@
+//! The drive loop: one client from its first ReadyForQuery to its end.
+//!
+//! Invariant: a server is held from a unit's decision until it has answered everything and is in no transaction, longer
+//! only for a reason with a name; it goes back clean or not at all. No statement is sent twice.
+//!
+//! Deliberately absent: bytes (`pump`), what statements mean (`route`).
+
+use std::future::Future;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cancel::Handle;
+use super::context::Context;
+use super::login::connect_refusal;
+use super::pump::Event;
+use super::route::{self, Asker, Route};
+use super::{io, private};
+use crate::config::PoolMode;
+use crate::control::Account;
+use crate::net::Stream;
+use crate::policy::{Chain, Role};
+use crate::pool::{CheckoutError, Lent};
+use crate::session::{LocalAnswer, Session};
+use crate::sql::Effects;
+use crate::upstream::{Copy, ErrorReply};
+use crate::wire::TransactionStatus;
+
+/// How long a server that a vanished client left at work may take to finish before it is cancelled and closed.
+const FINISH: Duration = Duration::from_secs(60);
+
+/// One client and what works for it.
+pub(super) struct Conversation {
+    pub(super) client: Stream,
+    pub(super) session: Session,
+    pub(super) held: Option<Lent>,
+    /// The server held has been settled and is kept.
+    pub(super) settled: bool,
+    /// The unit at hand must wait until the server has answered what is in flight.
+    pub(super) blocked: bool,
+    /// Resolves when the gateway stops.
+    pub(super) drained: Pin<Box<dyn Future<Output = ()> + Send>>,
+    account: Arc<Account>,
+    context: Arc<Context>,
+    handle: Arc<Handle>,
+    worker: usize,
+    id: u64,
+    /// What decides, from a transaction's first statement to its end.
+    chain: Option<Arc<Chain>>,
+    /// Something in flight may write: its lost answer leaves open whether it did.
+    writes_in_flight: bool,
+}
+
+/// Why a conversation ended.
+enum End {
+    /// Nothing more is to be said to the client.
+    Quiet,
+    /// The client is told.
+    Tell(ErrorReply),
+}
+
+/// Drives a session to its end.
+pub(super) async fn drive(
+    client: Stream,
+    session: Session,
+    account: Arc<Account>,
+    context: Arc<Context>,
+    handle: Arc<Handle>,
+    worker: usize,
+    id: u64,
+) {
+    let mut drain = context.on_drain();
+    let drained = Box::pin(async move {
+        // The sender lives as long as the context, which the session holds.
+        let _ = drain.wait_for(|drain| *drain).await;
+    });
+    let mut conversation = Conversation {
+        client,
+        session,
+        held: None,
+        settled: false,
+        blocked: false,
+        drained,
+        account,
+        context,
+        handle,
+        worker,
+        id,
+        chain: None,
+        writes_in_flight: false,
+    };
+    let end = conversation.run().await;
+    conversation.finish(end).await;
+}
+
+impl Conversation {
+    async fn run(&mut self) -> End {
+        loop {
+            let event = poll_fn(|task| self.poll_event(task)).await;
+            let step = match event {
+                Event::Unit => self.unit().await,
+                Event::Settle => self.settle().await,
+                Event::ServerLost(reason) => self.server_lost(&reason),
+                Event::Terminate | Event::ClientGone => Err(End::Quiet),
+                Event::Violation(error) => Err(End::Tell(ErrorReply::fatal("08P01", error.to_string()))),
+                Event::Drained => Err(End::Tell(ErrorReply::fatal(
+                    "57P01",
+                    "terminating connection due to administrator command",
+                ))),
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    /// Whether the session may be ended by a gateway that stops.
+    pub(super) fn may_drain(&self) -> bool {
+        let resting = self.held.is_none() || self.settled;
+        resting && self.session.status() == TransactionStatus::Idle && self.session.input.is_empty()
+    }
+
+    async fn unit(&mut self) -> Result<(), End> {
+        if self.held.is_none() && self.session.answer_locally() == LocalAnswer::Answered {
+            return Ok(());
+        }
+        let decided = self.decide();
+        let Some(lent) = &mut self.held else {
+            return match decided {
+                Ok(route) => self.begin(route).await,
+                Err(reply) => {
+                    self.session.refuse(&reply);
+                    Ok(())
+                }
+            };
+        };
+        let busy = lent.upstream.unready() > 0;
+        match decided {
+            Ok(route) if busy && !route.admits(&lent.pool().node) => self.blocked = true,
+            Err(_) if busy => self.blocked = true,
+            Ok(route) if route.shard != lent.pool().node.shard => {
+                let reply = ErrorReply::error("0A000", "the statement concerns another shard than the transaction or session it is in")
+                    .hint("End the transaction first. A session with temporary tables, advisory locks or LISTEN stays on its shard.");
+                self.session.refuse_on(&mut lent.upstream, reply);
+            }
+            Ok(route) => {
+                self.writes_in_flight |= route.writes;
+                self.settled = false;
+                self.session.forward(&mut lent.upstream);
+            }
+            Err(reply) => {
+                self.settled = false;
+                self.session.refuse_on(&mut lent.upstream, reply);
+            }
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self) -> Result<Route, ErrorReply> {
+        let chain = match &self.chain {
+            Some(chain) => Arc::clone(chain),
+            None => self.context.chain.load_full(),
+        };
+        let catalog = self.account.catalog();
+        let asker = Asker {
+            id: self.id,
+            cluster: &self.account.cluster,
+            catalog: &catalog,
+            user: &self.account.user,
+            database: &self.account.database,
+            client: self.client.peer().ip(),
+            key: 0,
+            wrote: false,
+        };
+        let route = route::decide(&mut self.session, &chain, &asker, self.held.is_some());
+        self.chain = Some(chain);
+        route
+    }
+
+    /// Gets a server, makes it the session's, sends the unit.
+    async fn begin(&mut self, mut route: Route) -> Result<(), End> {
+        if self.account.mode == PoolMode::Session {
+            // One server for the whole session must be one that takes everything.
+            route.target.role = Role::Primary;
+        }
+        let mut lent = match self.checkout(&route).await? {
+            Ok(lent) => lent,
+            Err(reply) => {
+                self.chain = None;
+                self.session.refuse(&reply);
+                return Ok(());
+            }
+        };
+        self.handle.runs(&lent.gate, &lent.target);
+        lent.upstream.prepared.schema_changed(self.account.cluster.schema());
+        match self.prepare(&mut lent).await {
+            Ok(None) => {}
+            Ok(Some(reply)) => {
+                self.session.refuse_as(&reply, lent.upstream.status());
+                self.held = Some(lent);
+                self.settled = false;
+                return Ok(());
+            }
+            Err(error) => {
+                // Nothing of the unit was sent: it had no effect.
+                self.handle.rests();
+                self.chain = None;
+                self.session.refuse(&ErrorReply::error("08006", error.to_string()).hint("Nothing was executed; the statement can be sent again."));
+                return Ok(());
+            }
+        }
+        self.session.report(&lent.upstream.parameters);
+        self.writes_in_flight = route.writes;
+        self.session.forward(&mut lent.upstream);
+        self.held = Some(lent);
+        self.settled = false;
+        Ok(())
+    }
+
+    /// Brings the session's state to the server, the deferred begin of its transaction last. `Some`: the server refused.
+    async fn prepare(&mut self, lent: &mut Lent) -> Result<Option<ErrorReply>, private::PrivateError> {
+        if let Some(refused) = private::apply_settings(lent, &self.session.settings).await? {
+            return Ok(Some(refused));
+        }
+        let Some(prelude) = self.session.deferred.take_prelude() else { return Ok(None) };
+        let answer = private::ask(lent, &prelude).await?;
+        Ok(private::error_of(&answer))
+    }
+
+    /// Waits for a server. The outer error ends the session, the inner one the unit.
+    async fn checkout(&mut self, route: &Route) -> Result<Result<Lent, ErrorReply>, End> {
+        let nodes = self.account.cluster.topology.nodes().count();
+        let mut last = None;
+        for _ in 0..=nodes {
+            let node = match self.account.cluster.topology.choose(&route.conditions()) {
+                Ok(node) => Arc::clone(node),
+                Err(error) => return Ok(Err(ErrorReply::error("57P03", error.to_string()))),
+            };
+            let pool = self.account.pool(&node);
+            let waiting = self.handle.waiting();
+            let lent = tokio::select! {
+                biased;
+                lent = pool.checkout(self.worker) => lent,
+                () = waiting.cancelled() => {
+                    return Ok(Err(ErrorReply::error("57014", "canceling statement due to user request")));
+                }
+                () = client_gone(&mut self.client, &mut self.session) => return Err(End::Quiet),
+            };
+            match lent {
+                Ok(lent) => {
+                    node.answered();
+                    return Ok(Ok(lent));
+                }
+                Err(CheckoutError::Connect(error)) if error.blames_node() => {
+                    // Nothing was sent: another node may take it.
+                    tracing::warn!(session = self.id, node = %node.spec.name, %error, "a node did not answer");
+                    let only = route.target.role == Role::Primary || node.role() == crate::topology::Role::Primary;
+                    last = Some(CheckoutError::Connect(error));
+                    if only {
+                        break;
+                    }
+                    node.failed();
+                    node.set_standing(crate::topology::Standing::Ejected);
+                }
+                Err(error) => {
+                    last = Some(error);
+                    break;
+                }
+            }
+        }
+        let error = last.unwrap_or(CheckoutError::Closed);
+        let mut reply = connect_refusal(&error);
+        reply.severity = "ERROR";
+        Ok(Err(reply))
+    }
+
+    /// The server is idle: what it remembers of the session is asked, then it goes back unless the session is pinned.
+    async fn settle(&mut self) -> Result<(), End> {
+        let Some(lent) = &mut self.held else { return Ok(()) };
+        self.writes_in_flight = false;
+        if self.session.effects().any(Effects::DDL) {
+            self.account.cluster.schema_changed();
+        }
+        if let Some(audit) = self.session.audit() {
+            match private::ask(lent, &audit.sql).await {
+                Ok(answer) if answer.error.is_none() => {
+                    let actual = self.session.audited(&audit, &answer);
+                    let settings = &self.context.settings;
+                    self.session.settings = settings.intern((*self.session.settings).clone());
+                    lent.upstream.settings = actual.map(|actual| settings.intern(actual));
+                }
+                Ok(answer) => {
+                    let reason = private::error_of(&answer).map_or_else(String::new, |reply| reply.message);
+                    return Err(self.cannot_audit(&reason));
+                }
+                Err(error) => return Err(self.cannot_audit(&error.to_string())),
+            }
+        }
+        if self.account.mode == PoolMode::Session || self.session.pins.any() {
+            self.chain = None;
+            self.settled = true;
+            return Ok(());
+        }
+        self.release();
+        Ok(())
+    }
+
+    fn cannot_audit(&mut self, reason: &str) -> End {
+        tracing::warn!(session = self.id, reason, "the session's state on its server could not be asked; the session ends");
+        self.held = None;
+        End::Tell(ErrorReply::fatal("08006", format!("the connection to the server was lost between two statements: {reason}")))
+    }
+
+    fn release(&mut self) {
+        self.chain = None;
+        self.handle.rests();
+        if let Some(lent) = self.held.take() {
+            lent.give_back();
+        }
+    }
+
+    /// The server is gone. A session outside a transaction block goes on without it.
+    fn server_lost(&mut self, reason: &str) -> Result<(), End> {
+        let Some(mut lent) = self.held.take() else { return Ok(()) };
+        self.handle.rests();
+        self.chain = None;
+        let node = lent.pool().node.spec.name.clone();
+        let unready = lent.upstream.unready();
+        let pinned = self.account.mode == PoolMode::Session || self.session.pins.any();
+        let in_block = lent.upstream.status() != TransactionStatus::Idle;
+        let at_edge = lent.upstream.at_frame_edge() && lent.upstream.copy() == Copy::None;
+        let unknown = self.writes_in_flight && unready > 0;
+        let (sqlstate, message) = match lent.upstream.fatal() {
+            Some(fatal) => (fatal.sqlstate.clone(), fatal.message.clone()),
+            None => ("08006".to_owned(), format!("the connection to node \"{node}\" was lost: {reason}")),
+        };
+        tracing::warn!(session = self.id, node = %node, sqlstate, message, "a server connection was lost");
+        lent.upstream.abandon(&mut self.session);
+        drop(lent);
+        let sqlstate = if unknown { "08007".to_owned() } else { sqlstate };
+        let hint = if unknown {
+            "Whether the statement or the COMMIT in flight took effect is not known; look before you repeat it."
+        } else {
+            "Nothing that may write was in flight; the statement can be sent again."
+        };
+        if pinned || in_block || !at_edge {
+            return Err(End::Tell(ErrorReply::fatal(sqlstate, message).hint(hint)));
+        }
+        if unready > 0 || self.session.in_group() {
+            self.session.lose_server(&ErrorReply::error(sqlstate, message).hint(hint), unready);
+        }
+        Ok(())
+    }
+
+    /// Says goodbye to the client and brings the server back.
+    async fn finish(mut self, end: End) {
+        if let End::Tell(reply) = end {
+            reply.write(&mut self.session.output);
+            // It may be gone already; a client that does not read must not keep the server.
+            let farewell = io::write(&mut self.client, &mut self.session.output);
+            let _ = tokio::time::timeout(Duration::from_secs(5), farewell).await;
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut self.client).await;
+        }
+        let Some(mut lent) = self.held.take() else { return };
+        drop(self.client);
+        let session = &mut self.session;
+        let cleaned = tokio::time::timeout(FINISH, clean(&mut lent, session)).await;
+        self.handle.rests();
+        match cleaned {
+            Ok(Some(())) => lent.give_back(),
+            Ok(None) => drop(lent),
+            Err(_) => {
+                let target = Arc::clone(&lent.target);
+                // Closed first: the cancel can hit nobody else's statement.
+                drop(lent);
+                let _ = target.connector.cancel(&target.key).await;
+            }
+        }
+    }
+}
+
+/// Lets a server finish what a client left, then rolls back and resets it. `None`: it must be closed.
+async fn clean(lent: &mut Lent, session: &mut Session) -> Option<()> {
+    if session.in_group() || session.streaming() || lent.upstream.copy() != Copy::None {
+        // In the middle of a message or a COPY: a server rolls back when the connection closes.
+        return None;
+    }
+    while !lent.upstream.quiet() {
+        let crate::pool::Server { stream, upstream, .. } = &mut **lent;
+        io::write(stream, &mut upstream.output).await.ok()?;
+        io::read(stream, &mut upstream.input).await.ok()?;
+        upstream.deliver(session).ok()?;
+        session.output.clear();
+        if upstream.copy() != Copy::None {
+            return None;
+        }
+    }
+    if lent.upstream.status() != TransactionStatus::Idle {
+        private::ask(lent, "ROLLBACK").await.ok()?;
+    }
+    let answer = private::ask(lent, "DISCARD ALL").await.ok()?;
+    answer.error.is_none().then_some(())
+}
+
+/// Resolves when the client has closed its connection; keeps what it sends meanwhile, up to the session's limits.
+async fn client_gone(client: &mut Stream, session: &mut Session) {
+    poll_fn(|task| {
+        loop {
+            let room = session.room();
+            if room == 0 {
+                return std::task::Poll::Pending;
+            }
+            session.input.reserve(room.min(io::CHUNK));
+            match tokio_util::io::poll_read_buf(Pin::new(&mut *client), task, &mut session.input) {
+                std::task::Poll::Ready(Ok(read)) if read > 0 => {}
+                std::task::Poll::Ready(_) => return std::task::Poll::Ready(()),
+                std::task::Poll::Pending => return std::task::Poll::Pending,
+            }
+        }
+    })
+    .await;
+}

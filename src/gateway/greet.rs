@@ -1,0 +1,227 @@
+//! A client's first packets: TLS, cancel, start-up; then log-in, then the drive loop.
+//!
+//! Invariant: all of it is over within `client_login_timeout`, and holds at most one start-up packet of memory.
+//! Deliberately absent: who may log in (`login`).
+
+use std::sync::Arc;
+
+use bytes::{Buf as _, BytesMut};
+
+use super::cancel::Handle;
+use super::context::Context;
+use super::{drive, io, login};
+use crate::net::Stream;
+use crate::upstream::ErrorReply;
+use crate::wire::startup::{self, PROTOCOL_3_0, PROTOCOL_3_2, Packet, Startup};
+use crate::wire::{Malformed, TransactionStatus, backend};
+
+/// The newest minor version spoken.
+const NEWEST: u32 = PROTOCOL_3_2;
+
+/// Why a client was not let in.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// It is told, then the connection ends.
+    Tell(ErrorReply),
+    /// The connection ends.
+    Silent(std::io::Error),
+}
+
+impl From<std::io::Error> for Refused {
+    fn from(error: std::io::Error) -> Self {
+        Self::Silent(error)
+    }
+}
+
+impl From<ErrorReply> for Refused {
+    fn from(reply: ErrorReply) -> Self {
+        Self::Tell(reply)
+    }
+}
+
+impl From<Malformed> for Refused {
+    fn from(error: Malformed) -> Self {
+        Self::Tell(ErrorReply::fatal("08P01", error.to_string()))
+    }
+}
+
+/// A client that has said what it wants.
+pub(super) struct Greeted {
+    pub(super) stream: Stream,
+    pub(super) input: BytesMut,
+    pub(super) startup: Startup,
+}
+
+/// Serves one connection to its end.
+pub(super) async fn greet(stream: Stream, context: Arc<Context>, worker: usize) {
+    let peer = stream.peer().to_string();
+    let id = context.session_id();
+    let Some(_admission) = context.admit() else {
+        turn_away(stream, &too_many()).await;
+        return;
+    };
+    let limit = context.live.load().config.server.client_login_timeout;
+    let opened = tokio::time::timeout(limit, open(stream, &context, worker)).await;
+    match opened {
+        Ok(Some((stream, session, account, handle))) => {
+            tracing::debug!(session = id, %peer, user = %account.user, database = %account.database, "logged in");
+            drive::drive(stream, session, account, Arc::clone(&context), Arc::clone(&handle), worker, id).await;
+            context.cancels.forget(&handle);
+            tracing::debug!(session = id, "over");
+        }
+        Ok(None) => {}
+        Err(_) => tracing::info!(session = id, %peer, "a client did not finish its log-in within {limit:?}"),
+    }
+}
+
+type Opened = (Stream, crate::session::Session, Arc<crate::control::Account>, Arc<Handle>);
+
+async fn open(stream: Stream, context: &Arc<Context>, worker: usize) -> Option<Opened> {
+    let mut greeted = match first_packets(stream, context).await {
+        Ok(greeted) => greeted?,
+        Err((stream, refused)) => {
+            end(stream, refused).await;
+            return None;
+        }
+    };
+    match log_in(&mut greeted, context, worker).await {
+        Ok((session, account, handle)) => Some((greeted.stream, session, account, handle)),
+        Err(refused) => {
+            end(Some(greeted.stream), refused).await;
+            None
+        }
+    }
+}
+
+async fn end(stream: Option<Stream>, refused: Refused) {
+    match (stream, refused) {
+        (Some(stream), Refused::Tell(reply)) => turn_away(stream, &reply).await,
+        (_, Refused::Tell(reply)) => tracing::debug!(message = %reply.message, "a client was refused"),
+        (_, Refused::Silent(error)) => tracing::debug!(%error, "a client left before it was logged in"),
+    }
+}
+
+async fn turn_away(mut stream: Stream, reply: &ErrorReply) {
+    tracing::info!(peer = %stream.peer(), sqlstate = %reply.sqlstate, message = %reply.message, "a client was refused");
+    let mut out = BytesMut::new();
+    reply.write(&mut out);
+    // The client may be gone already.
+    let _ = io::write(&mut stream, &mut out).await;
+    let _ = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+}
+
+fn too_many() -> ErrorReply {
+    ErrorReply::fatal("53300", "sorry, too many clients already")
+        .hint("The gateway's limit is max_clients in [server].")
+}
+
+/// Everything up to the StartupMessage. `Ok(None)`: the connection has served its purpose.
+async fn first_packets(
+    mut stream: Stream,
+    context: &Arc<Context>,
+) -> Result<Option<Greeted>, (Option<Stream>, Refused)> {
+    let tls = context.live.load().tls.clone();
+    let mut input = BytesMut::with_capacity(1024);
+    let mut asked_gss = false;
+    loop {
+        if input.first() == Some(&0x16) && !stream.is_tls() {
+            let Some(tls) = &tls else {
+                return Err((None, Refused::Silent(std::io::Error::other("direct TLS, but TLS is not configured"))));
+            };
+            let direct = tls.accept_direct(stream, &input).await;
+            stream = direct.map_err(|error| (None, Refused::Silent(std::io::Error::other(error))))?;
+            input.clear();
+        }
+        let (packet, len) = match startup::read(&input) {
+            Ok(Some(read)) => read,
+            Ok(None) => {
+                if let Err(error) = io::read(&mut stream, &mut input).await {
+                    return Err((None, error.into()));
+                }
+                continue;
+            }
+            Err(error) => return Err((Some(stream), error.into())),
+        };
+        input.advance(len);
+        match packet {
+            Packet::Cancel(key) => {
+                context.cancels.cancel(&key).await;
+                return Ok(None);
+            }
+            Packet::Ssl if !stream.is_tls() => {
+                let usable = tls.as_ref().filter(|_| !matches!(stream.peer(), crate::net::Peer::UnixClient { .. }));
+                match usable {
+                    Some(tls) => {
+                        let secured = tls.accept_after_request(stream, &input).await;
+                        stream = secured.map_err(|error| (None, Refused::Silent(std::io::Error::other(error))))?;
+                        input.clear();
+                    }
+                    None => refuse_request(&mut stream).await.map_err(|error| (None, error.into()))?,
+                }
+            }
+            Packet::GssEnc if !asked_gss => {
+                asked_gss = true;
+                refuse_request(&mut stream).await.map_err(|error| (None, error.into()))?;
+            }
+            Packet::Ssl | Packet::GssEnc => return Err((Some(stream), Malformed::Body("startup").into())),
+            Packet::Startup(startup) => {
+                let must_be_tls = tls.as_ref().is_some_and(|tls| tls.mode() == crate::net::ServerTlsMode::Require);
+                if must_be_tls && !stream.is_tls() && !matches!(stream.peer(), crate::net::Peer::UnixClient { .. }) {
+                    let reply = ErrorReply::fatal("28000", "this gateway takes TLS connections only")
+                        .hint("Connect with sslmode=require, or set [server] tls mode to \"prefer\".");
+                    return Err((Some(stream), reply.into()));
+                }
+                return Ok(Some(Greeted { stream, input, startup }));
+            }
+        }
+    }
+}
+
+async fn refuse_request(stream: &mut Stream) -> std::io::Result<()> {
+    let mut out = BytesMut::from(&b"N"[..]);
+    io::write(stream, &mut out).await
+}
+
+async fn log_in(
+    greeted: &mut Greeted,
+    context: &Arc<Context>,
+    worker: usize,
+) -> Result<(crate::session::Session, Arc<crate::control::Account>, Arc<Handle>), Refused> {
+    let version = greeted.startup.version;
+    if version >> 16 != 3 {
+        let message = format!(
+            "unsupported frontend protocol {}.{}: server supports 3.0 to 3.2",
+            version >> 16,
+            version & 0xffff
+        );
+        return Err(ErrorReply::fatal("0A000", message).into());
+    }
+    let mut out = BytesMut::new();
+    let options: Vec<_> = greeted
+        .startup
+        .parameters
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .filter(|name| name.starts_with("_pq_."))
+        .collect();
+    // 3.1 was never a protocol: clients that ask for it, or for more than there is, are told what there is.
+    let spoken = if version >= NEWEST { NEWEST } else { PROTOCOL_3_0 };
+    if version > NEWEST || version == PROTOCOL_3_0 + 1 || !options.is_empty() {
+        backend::write_negotiate(&mut out, spoken, &options);
+    }
+    let logged_in = login::log_in(greeted, context, worker, &mut out).await?;
+    let handle = context.cancels.register(spoken == PROTOCOL_3_2);
+    for (name, value) in logged_in.reported.iter() {
+        backend::write_parameter_status(&mut out, name, value);
+    }
+    backend::write_key(&mut out, handle.key.pid, &handle.key.secret);
+    backend::write_ready(&mut out, TransactionStatus::Idle);
+    if let Err(error) = io::write(&mut greeted.stream, &mut out).await {
+        context.cancels.forget(&handle);
+        return Err(error.into());
+    }
+    let mut session =
+        crate::session::Session::new(Arc::clone(&context.session), logged_in.baseline, logged_in.reported);
+    session.input = std::mem::take(&mut greeted.input);
+    Ok((session, logged_in.account, handle))
+}

@@ -1,0 +1,197 @@
+//! The sockets of one conversation: bytes move as far as they can, then something is to be decided or awaited.
+//!
+//! Invariant: a side is read only while the other side takes what came before, so that a conversation never holds more
+//! than one chunk each way, whatever is sent.
+//!
+//! Deliberately absent: decisions.
+
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use bytes::BytesMut;
+use tokio::io::AsyncWrite as _;
+use tokio_util::io::{poll_read_buf, poll_write_buf};
+
+use super::drive::Conversation;
+use super::io::{Buffers, CHUNK};
+use crate::net::Stream;
+use crate::pool::Server;
+use crate::session::Pull;
+use crate::upstream::Copy;
+use crate::wire::Malformed;
+
+/// What a conversation has come to.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A unit wants a decision.
+    Unit,
+    /// The server has answered all and is in no transaction.
+    Settle,
+    /// The client said goodbye.
+    Terminate,
+    /// The client's connection ended or broke.
+    ClientGone,
+    /// The server's connection ended, broke, or was told to end.
+    ServerLost(String),
+    /// The client does not speak the protocol.
+    Violation(Malformed),
+    /// The gateway stops, and the session is between transactions.
+    Drained,
+}
+
+impl Conversation {
+    /// Moves bytes until something happens. Cancel-safe: what was moved is where it belongs.
+    pub(super) fn poll_event(&mut self, task: &mut TaskContext<'_>) -> Poll<Event> {
+        loop {
+            if write_out(&mut self.client, &mut self.session.output, task).is_err() {
+                return Poll::Ready(Event::ClientGone);
+            }
+            match self.exchange_with_server(task) {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(event) => return Poll::Ready(event),
+            }
+            if self.may_settle() {
+                return Poll::Ready(Event::Settle);
+            }
+            if let Some(event) = ready!(self.poll_client(task)) {
+                return Poll::Ready(event);
+            }
+        }
+    }
+
+    /// Sends what waits for the server and takes what it has sent. `true`: something was delivered.
+    fn exchange_with_server(&mut self, task: &mut TaskContext<'_>) -> Result<bool, Event> {
+        let Some(lent) = &mut self.held else { return Ok(false) };
+        let Server { stream, upstream, .. } = &mut **lent;
+        if !upstream.output.is_empty() {
+            write_out(stream, &mut upstream.output, task).map_err(|error| Event::ServerLost(error.to_string()))?;
+        }
+        if !self.session.output.is_empty() {
+            return Ok(false);
+        }
+        let fresh = upstream.input.is_empty();
+        if fresh {
+            Buffers::lend(&mut upstream.input);
+        }
+        upstream.input.reserve(if upstream.at_frame_edge() { CHUNK / 2 } else { CHUNK });
+        match poll_read_buf(Pin::new(stream), task, &mut upstream.input) {
+            Poll::Pending => {
+                if fresh {
+                    Buffers::take_back(&mut upstream.input);
+                }
+                Ok(false)
+            }
+            Poll::Ready(Ok(0)) => Err(Event::ServerLost("the server closed the connection".to_owned())),
+            Poll::Ready(Err(error)) => Err(Event::ServerLost(error.to_string())),
+            Poll::Ready(Ok(_)) => {
+                upstream.deliver(&mut self.session).map_err(|error| Event::ServerLost(error.to_string()))?;
+                if upstream.input.is_empty() {
+                    Buffers::take_back(&mut upstream.input);
+                }
+                if upstream.broken() {
+                    return Err(Event::ServerLost(String::new()));
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// Reads on in what the client sends. `Ready(None)`: bytes moved on, go round again.
+    fn poll_client(&mut self, task: &mut TaskContext<'_>) -> Poll<Option<Event>> {
+        let (copy, busy, room) = match &self.held {
+            Some(lent) => (lent.upstream.copy(), lent.upstream.unready() > 0, lent.upstream.output.is_empty()),
+            None => (Copy::None, false, true),
+        };
+        let blocked = self.blocked && busy;
+        if !blocked && !self.session.input.is_empty() {
+            self.blocked = false;
+            match self.session.pull(copy, busy) {
+                Pull::Unit => return Poll::Ready(Some(Event::Unit)),
+                Pull::Terminate => return Poll::Ready(Some(Event::Terminate)),
+                Pull::Violation(error) => return Poll::Ready(Some(Event::Violation(error))),
+                Pull::Stream => {
+                    if room && self.stream_on() {
+                        return Poll::Ready(None);
+                    }
+                    if !room {
+                        // The server's socket is full; its readiness to write wakes the task.
+                        return Poll::Pending;
+                    }
+                }
+                Pull::Wait => {}
+            }
+        }
+        if self.may_drain() {
+            return match self.drained.as_mut().poll(task) {
+                Poll::Ready(()) => Poll::Ready(Some(Event::Drained)),
+                Poll::Pending => self.read_client(task),
+            };
+        }
+        self.read_client(task)
+    }
+
+    fn read_client(&mut self, task: &mut TaskContext<'_>) -> Poll<Option<Event>> {
+        let room = self.session.room();
+        if room == 0 {
+            return Poll::Pending;
+        }
+        let input = &mut self.session.input;
+        let fresh = input.is_empty();
+        if fresh {
+            Buffers::lend(input);
+        }
+        input.reserve(room.min(CHUNK));
+        match poll_read_buf(Pin::new(&mut self.client), task, input) {
+            Poll::Pending => {
+                if fresh {
+                    Buffers::take_back(input);
+                }
+                Poll::Pending
+            }
+            Poll::Ready(Ok(read)) if read > 0 => Poll::Ready(None),
+            Poll::Ready(_) => Poll::Ready(Some(Event::ClientGone)),
+        }
+    }
+
+    /// Moves COPY data, or more of a long frame, to the server's output.
+    fn stream_on(&mut self) -> bool {
+        let Some(lent) = &mut self.held else { return false };
+        if self.session.streaming() {
+            self.session.stream(&mut lent.upstream);
+        } else {
+            self.session.forward(&mut lent.upstream);
+        }
+        true
+    }
+
+    fn may_settle(&self) -> bool {
+        !self.settled
+            && !self.session.in_group()
+            && !self.session.streaming()
+            && self.held.as_ref().is_some_and(|lent| lent.upstream.idle())
+    }
+}
+
+/// Writes as much as the socket takes. An error means that the peer is gone.
+fn write_out(stream: &mut Stream, out: &mut BytesMut, task: &mut TaskContext<'_>) -> std::io::Result<()> {
+    if out.is_empty() {
+        return Ok(());
+    }
+    while !out.is_empty() {
+        match poll_write_buf(Pin::new(stream), task, out) {
+            Poll::Ready(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => break,
+        }
+    }
+    // Plain sockets have nothing to flush; TLS may hold a record back.
+    if let Poll::Ready(Err(error)) = Pin::new(stream).poll_flush(task) {
+        return Err(error);
+    }
+    if out.is_empty() {
+        Buffers::take_back(out);
+    }
+    Ok(())
+}

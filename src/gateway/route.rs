@@ -1,0 +1,225 @@
+//! From a unit to a node: the policy chain is asked, its answers are made into one, a node is chosen.
+//!
+//! Invariant: what nobody understood goes to the primary; a unit that would need two shards is refused.
+//! Deliberately absent: connections.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use crate::catalog::Catalog;
+use crate::control::Cluster;
+use crate::policy::{
+    Answer, Attributes, Chain, Decision, DecisionCache, NoParameters, Parameters, Phase, Query, Role, SessionFacts,
+    Shards, Target, Transaction,
+};
+use crate::session::{Part, Session};
+use crate::sql::{Access, Effects};
+use crate::topology::{Conditions, Node};
+use crate::upstream::{ErrorReply, Settings};
+use crate::wire::TransactionStatus;
+
+thread_local! {
+    /// A worker's own slot: kept decisions are found without a lock.
+    static DECISIONS: RefCell<DecisionCache> = RefCell::new(DecisionCache::new());
+}
+
+/// Where a unit goes.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) target: Target,
+    /// Position of the shard in the cluster.
+    pub(super) shard: usize,
+    /// Whether anything in it may write.
+    pub(super) writes: bool,
+}
+
+impl Route {
+    const PRIMARY: Self = Self { target: Target::PRIMARY, shard: 0, writes: true };
+
+    /// What a node must meet.
+    pub(super) fn conditions(&self) -> Conditions<'_> {
+        Conditions {
+            shard: self.shard,
+            replica: self.target.role == Role::Replica,
+            any: self.target.role == Role::Any,
+            labels: self.target.labels.as_deref().unwrap_or_default(),
+            max_lag: self.target.max_lag,
+            replayed: None,
+        }
+    }
+
+    /// Whether a server on `node` will do, were it free.
+    pub(super) fn admits(&self, node: &Node) -> bool {
+        node.shard == self.shard
+            && match node.role() {
+                crate::topology::Role::Primary => true,
+                _ => self.target.role != Role::Primary,
+            }
+    }
+}
+
+/// What does not change while a session lives.
+pub(super) struct Asker<'a> {
+    pub(super) id: u64,
+    pub(super) cluster: &'a Arc<Cluster>,
+    pub(super) catalog: &'a Catalog,
+    pub(super) user: &'a str,
+    pub(super) database: &'a str,
+    pub(super) client: Option<std::net::IpAddr>,
+    /// See [`SessionFacts::key`].
+    pub(super) key: u64,
+    pub(super) wrote: bool,
+}
+
+/// Decides for the unit that `session` holds, and notes its effects there. `fresh`: it begins a transaction of its own
+/// or a deferred one; `false`: a server is held.
+pub(super) fn decide(session: &mut Session, chain: &Chain, asker: &Asker<'_>, held: bool) -> Result<Route, ErrorReply> {
+    let transaction = transaction(session, held);
+    let mut route: Option<Route> = None;
+    let mut noted: smallvec::SmallVec<[(Effects, Arc<crate::sql::Shape>); 2]> = smallvec::SmallVec::new();
+    {
+        let attributes = SessionAttributes(&session.settings);
+        let facts = SessionFacts {
+            id: asker.id,
+            user: asker.user,
+            database: asker.database,
+            client: asker.client,
+            application_name: session.settings.value("application_name").unwrap_or_default(),
+            attributes: &attributes,
+            key: asker.key,
+            wrote: asker.wrote,
+        };
+        for part in session.parts() {
+            let verdict = asker.catalog.judge(&part.analysis.shape);
+            if verdict.effects != Effects::NONE {
+                noted.push((verdict.effects, Arc::clone(&part.analysis.shape)));
+            }
+            let query = Query {
+                text: part.text,
+                analysis: part.analysis,
+                access: verdict.access,
+                effects: verdict.effects,
+                phase: phase(&part),
+                transaction,
+                parameters: part.bind.as_ref().map_or(&NoParameters as &dyn Parameters, |bind| bind),
+                session: &facts,
+                topology: &asker.cluster.topology,
+            };
+            let answer = DECISIONS.with_borrow_mut(|cache| chain.route_cached(&query, cache));
+            let next = resolve(chain, answer, asker, verdict.access)?;
+            route = Some(match route.take() {
+                None => next,
+                Some(first) => join(first, next)?,
+            });
+        }
+    }
+    let opaque = session.unit().opaque();
+    for (effects, shape) in noted {
+        session.note(effects, &shape);
+    }
+    if opaque {
+        session.note_opaque();
+    }
+    let mut route = match route {
+        // Nothing is known of it, or something in it is not: the primary of the shard that the rest names.
+        None => Route::PRIMARY,
+        Some(route) if opaque => Route { target: Target { role: Role::Primary, ..route.target }, writes: true, ..route },
+        Some(route) => route,
+    };
+    if session.settings.value("default_transaction_isolation") == Some("serializable") && transaction == Transaction::Idle {
+        // A standby refuses serializable transactions.
+        route.target.role = Role::Primary;
+    }
+    Ok(route)
+}
+
+fn transaction(session: &Session, held: bool) -> Transaction {
+    if session.deferred.active() {
+        let default = |name, on| session.settings.value(name).is_some_and(|value| value == on);
+        return Transaction::Block {
+            read_only: session.deferred.read_only().unwrap_or_else(|| default("default_transaction_read_only", "on")),
+            serializable: session
+                .deferred
+                .serializable()
+                .unwrap_or_else(|| default("default_transaction_isolation", "serializable")),
+            first: true,
+        };
+    }
+    if held && session.status() != TransactionStatus::Idle {
+        return Transaction::Block { read_only: false, serializable: false, first: false };
+    }
+    Transaction::Idle
+}
+
+fn phase(part: &Part<'_>) -> Phase {
+    match (part.simple, &part.bind) {
+        (true, _) => Phase::Simple,
+        (false, Some(_)) => Phase::Bind,
+        (false, None) => Phase::Parse,
+    }
+}
+
+fn resolve(chain: &Chain, answer: Answer, asker: &Asker<'_>, access: Access) -> Result<Route, ErrorReply> {
+    if let Some(fault) = &answer.fault {
+        let name = chain.links().get(usize::from(fault.0)).map_or("", |link| link.policy.name());
+        tracing::warn!(session = asker.id, policy = name, fault = %fault.1, "a policy failed on a statement");
+    }
+    match answer.decision {
+        Decision::Route(target) => {
+            let shard = match &target.shards {
+                Shards::Default => 0,
+                Shards::One(shard) => shard.0 as usize,
+                Shards::All if asker.cluster.topology.shards().len() == 1 => 0,
+                Shards::Many(_) | Shards::All => {
+                    return Err(ErrorReply::error("0A000", "a statement that concerns several shards is not supported")
+                        .hint("Name one shard's key in the statement, or run it on each shard by itself."));
+                }
+            };
+            Ok(Route { target, shard, writes: access != Access::Read })
+        }
+        Decision::Reject(rejection) => {
+            let mut reply = ErrorReply::error(rejection.sqlstate.as_str(), &*rejection.message);
+            reply.hint = rejection.hint.as_deref().map(str::to_owned);
+            Err(reply)
+        }
+        // A chain answers; its last resort is compiled in.
+        Decision::Pass => Ok(Route::PRIMARY),
+    }
+}
+
+/// One server for two statements: the same shard, and the stronger of the two roles.
+fn join(first: Route, second: Route) -> Result<Route, ErrorReply> {
+    if first.shard != second.shard {
+        return Err(ErrorReply::error("0A000", "the statements of one pipeline concern different shards")
+            .hint("Send a Sync between them, or one statement at a time."));
+    }
+    let writes = first.writes || second.writes;
+    // The narrower conditions: a primary over a replica, the second's labels and lag only where the first has none.
+    let (narrow, wide) = if second.target.role == Role::Primary { (second, first) } else { (first, second) };
+    let mut target = narrow.target;
+    target.labels = target.labels.or(wide.target.labels);
+    target.max_lag = target.max_lag.or(wide.target.max_lag);
+    if wide.target.role == Role::Replica && target.role == Role::Any {
+        target.role = Role::Replica;
+    }
+    Ok(Route { target, shard: narrow.shard, writes })
+}
+
+struct SessionAttributes<'a>(&'a Settings);
+
+/// What marks a session's own attributes among its settings.
+const PREFIX: &str = "pointsman.";
+
+impl Attributes for SessionAttributes<'_> {
+    fn attribute(&self, name: &str) -> Option<&str> {
+        self.0.iter().find_map(|(held, value)| (held.strip_prefix(PREFIX)? == name).then_some(value))
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(&str, &str)) {
+        for (name, value) in self.0.iter() {
+            if let Some(name) = name.strip_prefix(PREFIX) {
+                visit(name, value);
+            }
+        }
+    }
+}

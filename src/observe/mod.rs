@@ -1,0 +1,6 @@
+//! What the gateway tells of itself: logs, metrics, decision records.
+//!
+//! Invariant: no secret and no parameter value leaves through here.
+//! Deliberately absent: who reads it.
+
+pub mod log;

@@ -1,0 +1,118 @@
+//! A unit as a policy sees it: its statements with their texts and bound values.
+//!
+//! Invariant: everything borrows from the client's own bytes.
+//! Deliberately absent: the meaning of values.
+
+use super::{Session, What};
+use crate::policy::{Bound, Format, Parameter, Parameters};
+use crate::sql::Analysis;
+use crate::wire::frontend;
+
+/// One statement of a unit.
+pub struct Part<'a> {
+    /// Its text, without the NUL.
+    pub text: &'a [u8],
+    /// What the text means.
+    pub analysis: &'a Analysis,
+    /// The values bound to it, if the unit binds them.
+    pub bind: Option<BoundValues<'a>>,
+    /// Whether it came as a Query.
+    pub simple: bool,
+}
+
+impl Session {
+    /// What the unit runs, in order: a Query, else what is bound, else what is parsed or described. Empty where nothing is
+    /// known of it.
+    pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        let any_bound = self.unit.ops.iter().any(|op| matches!(op.what, What::Bind { .. }));
+        let mut at = 0;
+        self.unit.ops.iter().filter_map(move |op| {
+            let frame = &self.input[at..at + op.len];
+            at += op.len;
+            match &op.what {
+                What::Query(analysis) => {
+                    let text = frontend::query(frame).unwrap_or_default();
+                    Some(Part { text, analysis, bind: None, simple: true })
+                }
+                What::Bind { statement: Some(statement) } => {
+                    let bind = frontend::bind(frame).ok().map(|bind| BoundValues {
+                        rest: bind.rest,
+                        whole: op.rest == 0,
+                        types: statement.types.get(2..).unwrap_or_default(),
+                    });
+                    Some(Part { text: &statement.text, analysis: &statement.analysis, bind, simple: false })
+                }
+                What::Parse { statement, .. } | What::DescribeStatement { statement: Some(statement) } if !any_bound => {
+                    Some(Part { text: &statement.text, analysis: &statement.analysis, bind: None, simple: false })
+                }
+                _ => None,
+            }
+        })
+    }
+}
+
+/// The values of a Bind, read from its bytes when asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct BoundValues<'a> {
+    /// Formats, values and result formats, as sent.
+    rest: &'a [u8],
+    /// Whether all of the Bind is here.
+    whole: bool,
+    /// Type oids as Parse declared them, four bytes each.
+    types: &'a [u8],
+}
+
+impl<'a> BoundValues<'a> {
+    /// The format codes and what follows them.
+    fn formats(&self) -> Option<(&'a [u8], &'a [u8])> {
+        let (count, rest) = self.rest.split_at_checked(2)?;
+        rest.split_at_checked(2 * usize::from(u16::from_be_bytes([count[0], count[1]])))
+    }
+}
+
+impl Parameters for BoundValues<'_> {
+    fn count(&self) -> u32 {
+        let count = self.formats().and_then(|(_, rest)| rest.get(..2));
+        count.map_or(0, |count| u32::from(u16::from_be_bytes([count[0], count[1]])))
+    }
+
+    fn parameter(&self, number: u32) -> Option<Parameter<'_>> {
+        let index = usize::try_from(number).ok()?.checked_sub(1)?;
+        if number > self.count() {
+            return None;
+        }
+        let (formats, rest) = self.formats()?;
+        // No code: all text. One: for all. Else one each.
+        let format = match formats.len() / 2 {
+            0 => [0, 0],
+            1 => [formats[0], formats[1]],
+            _ => [*formats.get(2 * index)?, *formats.get(2 * index + 1)?],
+        };
+        let format = if format == [0, 1] { Format::Binary } else { Format::Text };
+        let oid = self.types.get(4 * index..4 * index + 4);
+        let type_oid = oid.map_or(0, |oid| u32::from_be_bytes([oid[0], oid[1], oid[2], oid[3]]));
+        let streamed = Some(Parameter { format, type_oid, value: Bound::Streamed });
+        let mut values = &rest[2..];
+        for at in 0..=index {
+            let Some((length, tail)) = values.split_at_checked(4) else {
+                return if self.whole { None } else { streamed };
+            };
+            let length = i32::from_be_bytes([length[0], length[1], length[2], length[3]]);
+            let Ok(length) = usize::try_from(length) else {
+                if at == index {
+                    return Some(Parameter { format, type_oid, value: Bound::Null });
+                }
+                values = tail;
+                continue;
+            };
+            let Some((value, tail)) = tail.split_at_checked(length) else {
+                return if self.whole { None } else { streamed };
+            };
+            if at == index {
+                return Some(Parameter { format, type_oid, value: Bound::Bytes(value) });
+            }
+            values = tail;
+        }
+        None
+    }
+}
