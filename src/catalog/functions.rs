@@ -24,10 +24,13 @@ pub(super) enum Conduct {
 /// The functions of one database.
 #[derive(Debug)]
 pub(super) struct Functions {
-    by_name: HashMap<Box<str>, SmallVec<[(Schema, Conduct); 1]>, RandomState>,
+    by_name: HashMap<Box<str>, Overloads, RandomState>,
     /// PostgreSQL 16 or later, whose grammar has JSON constructors.
     json_syntax: bool,
 }
+
+/// What each schema has under one name.
+type Overloads = SmallVec<[(Schema, Conduct); 1]>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Schema {
@@ -104,16 +107,8 @@ fn assigns_transaction_id(name: &str) -> bool {
 ///
 /// Not here: `setseed`, because what `random()` yields next on that one server is state of the session.
 fn harmless(name: &str) -> bool {
-    const PREFIXES: [&str; 8] = [
-        "pg_control_",
-        "pg_current_wal_",
-        "pg_get_",
-        "pg_last_",
-        "pg_ls_",
-        "pg_read_",
-        "pg_show_",
-        "pg_stat_get_",
-    ];
+    const PREFIXES: [&str; 8] =
+        ["pg_control_", "pg_current_wal_", "pg_get_", "pg_last_", "pg_ls_", "pg_read_", "pg_show_", "pg_stat_get_"];
     matches!(
         name,
         "amvalidate"
@@ -167,8 +162,15 @@ fn harmless(name: &str) -> bool {
 fn json_constructor(name: &str) -> bool {
     matches!(
         name,
-        "json" | "json_array" | "json_arrayagg" | "json_objectagg" | "json_scalar" | "json_serialize" | "json_exists"
-            | "json_query" | "json_value"
+        "json"
+            | "json_array"
+            | "json_arrayagg"
+            | "json_objectagg"
+            | "json_scalar"
+            | "json_serialize"
+            | "json_exists"
+            | "json_query"
+            | "json_value"
     )
 }
 

@@ -63,11 +63,7 @@ impl Catalog {
         functions: impl IntoIterator<Item = FunctionRow>,
         relations: impl IntoIterator<Item = RelationRow>,
     ) -> Self {
-        Self {
-            generation,
-            functions: Functions::from_rows(functions),
-            relations: Relations::from_rows(relations),
-        }
+        Self { generation, functions: Functions::from_rows(functions), relations: Relations::from_rows(relations) }
     }
 
     /// The number it was made with.
@@ -84,14 +80,10 @@ impl Catalog {
         if word >> GENERATION_AT == self.generation && self.generation != 0 {
             return unpack(word);
         }
-        let verdict = shape
-            .statements
-            .iter()
-            .map(|statement| self.judge_statement(statement))
-            .fold(Verdict { access: shape.access, effects: shape.effects }, |all, one| Verdict {
-                access: all.access.stronger(one.access),
-                effects: all.effects | one.effects,
-            });
+        let verdict = shape.statements.iter().map(|statement| self.judge_statement(statement)).fold(
+            Verdict { access: shape.access, effects: shape.effects },
+            |all, one| Verdict { access: all.access.stronger(one.access), effects: all.effects | one.effects },
+        );
         if self.generation < GENERATION_LIMIT {
             shape.memo.store(pack(verdict, self.generation));
         }

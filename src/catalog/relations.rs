@@ -29,8 +29,11 @@ impl Reading {
 /// The relations of one database that matter.
 #[derive(Debug, Default)]
 pub(super) struct Relations {
-    by_name: HashMap<Box<str>, SmallVec<[(Box<str>, Reading); 1]>, RandomState>,
+    by_name: HashMap<Box<str>, Homonyms, RandomState>,
 }
+
+/// The relations of one name, by schema.
+type Homonyms = SmallVec<[(Box<str>, Reading); 1]>;
 
 impl Relations {
     pub(super) fn from_rows(rows: impl IntoIterator<Item = RelationRow>) -> Self {

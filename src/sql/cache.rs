@@ -39,8 +39,21 @@ impl TextContext {
     #[must_use]
     pub fn new(standard_conforming_strings: bool, client_encoding: &str) -> Self {
         const UNSAFE: [&str; 15] = [
-            "sjis", "shiftjis", "mskanji", "win932", "windows932", "big5", "win950", "windows950", "gbk", "win936",
-            "windows936", "gb18030", "uhc", "johab", "shiftjis2004",
+            "sjis",
+            "shiftjis",
+            "mskanji",
+            "win932",
+            "windows932",
+            "big5",
+            "win950",
+            "windows950",
+            "gbk",
+            "win936",
+            "windows936",
+            "gb18030",
+            "uhc",
+            "johab",
+            "shiftjis2004",
         ];
         // As `pg_char_to_encoding` compares names: letters and digits only, without case.
         let name: String =

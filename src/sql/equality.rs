@@ -91,10 +91,10 @@ pub(crate) fn of_insert(walk: &mut Walk<'_>, insert: &Insert) {
             push(walk, Equality { table: target, column: column.clone(), value });
         }
     }
-    if let Some(OnInsert::OnConflict(on)) = &insert.on {
-        if let OnConflictAction::DoUpdate(update) = &on.action {
-            assigned(walk, first, target, &update.assignments, true);
-        }
+    if let Some(OnInsert::OnConflict(on)) = &insert.on
+        && let OnConflictAction::DoUpdate(update) = &on.action
+    {
+        assigned(walk, first, target, &update.assignments, true);
     }
 }
 
@@ -122,16 +122,16 @@ fn assigned(walk: &mut Walk<'_>, first: usize, target: Option<u16>, assignments:
             if !walk.facts.equalities[first..].iter().any(known) {
                 continue;
             }
-            match operand(walk.source, &assignment.value).filter(|_| single && column.0.len() == 1) {
-                Some(value) => push(walk, Equality { table: target, column: column_name, value }),
-                None => {
-                    let mut i = 0;
-                    walk.facts.equalities.retain(|e| {
-                        i += 1;
-                        i <= first || !known(e)
-                    });
-                }
+            let value = operand(walk.source, &assignment.value).filter(|_| single && column.0.len() == 1);
+            if let Some(value) = value {
+                push(walk, Equality { table: target, column: column_name, value });
+                continue;
             }
+            let mut i = 0;
+            walk.facts.equalities.retain(|e| {
+                i += 1;
+                i <= first || !known(e)
+            });
         }
     }
 }
@@ -179,6 +179,7 @@ impl Scope {
     }
 
     /// The table of a column: `None` if nothing is to be said, `Some(None)` if it is one of those in FROM.
+    #[expect(clippy::option_option, reason = "nothing to say, not certain which, this one")]
     fn table_of(&self, qualifier: &[Ident]) -> Option<Option<u16>> {
         let (schema, name) = match qualifier {
             [] if self.correlated => return None,
@@ -325,7 +326,9 @@ fn cast(source: &Source<'_>, value: &ValueWithSpan) -> Option<Operand> {
 fn constant(source: &Source<'_>, value: &ValueWithSpan) -> Option<Operand> {
     match &value.value {
         // `0x1F` and `1_000` mean something else before PostgreSQL 16.
-        Value::Number(digits, _) if digits.bytes().any(|b| matches!(b, b'_' | b'x' | b'X' | b'o' | b'O' | b'b' | b'B')) => {
+        Value::Number(digits, _)
+            if digits.bytes().any(|b| matches!(b, b'_' | b'x' | b'X' | b'o' | b'O' | b'b' | b'B')) =>
+        {
             None
         }
         Value::Number(..)

@@ -293,13 +293,12 @@ impl Sketcher {
         }
         self.quoted = quoted;
         self.last = Last::Name;
-        if text.starts_with(b"pg_") {
-            if let Ok(name) = std::str::from_utf8(text) {
-                if names::node_local_relation(name) {
-                    self.scan.effects |= Effects::NODE_LOCAL;
-                    self.scan.pg_settings |= name == "pg_settings";
-                }
-            }
+        if text.starts_with(b"pg_")
+            && let Ok(name) = std::str::from_utf8(text)
+            && names::node_local_relation(name)
+        {
+            self.scan.effects |= Effects::NODE_LOCAL;
+            self.scan.pg_settings |= name == "pg_settings";
         }
     }
 
@@ -360,8 +359,7 @@ impl Sketcher {
             return;
         }
         let schema = self.schema.as_ref().and_then(|s| std::str::from_utf8(s).ok());
-        let function =
-            Function { schema: schema.map(literal::fold_quoted), name: literal::fold_quoted(name) };
+        let function = Function { schema: schema.map(literal::fold_quoted), name: literal::fold_quoted(name) };
         if self.scan.functions.len() >= NAME_LIMIT {
             self.scan.effects |= Effects::CALLS_UNKNOWN;
         } else if !self.scan.functions.contains(&function) {
@@ -441,13 +439,7 @@ impl Sketcher {
         }
         let mut statement = Statement { understood: Understood::Lexed, ..Statement::default() };
         let complete = self.tokens == self.head.len();
-        let inner = command::interpret(
-            &self.head,
-            complete,
-            std::mem::take(&mut self.scan),
-            self.standard_conforming_strings,
-            &mut statement,
-        );
+        let inner = command::interpret(&self.head, complete, std::mem::take(&mut self.scan), &mut statement);
         statement.hints = std::mem::take(&mut self.hints);
         let clip = |offset: u64| u32::try_from(offset).unwrap_or(u32::MAX);
         statement.span = (clip(self.start), clip(self.end));
@@ -465,12 +457,12 @@ impl Sketcher {
             self.inner.push(inner);
             return Boundary::Kept;
         }
-        self.sum_up(statement);
+        self.sum_up(&statement);
         Boundary::Dropped
     }
 
     /// Adds a statement past the limit to the one that stands for all of them.
-    fn sum_up(&mut self, statement: Statement) {
+    fn sum_up(&mut self, statement: &Statement) {
         if self.statements.len() == STATEMENT_LIMIT {
             self.statements.push(Statement {
                 access: Access::Read,

@@ -22,7 +22,7 @@ pub(super) fn line(text: &str) -> String {
 fn describe(analysis: &Analysis, text: &str, s: &Statement) -> String {
     let mut out = format!("{:?} {:?}", s.kind, s.access);
     if s.understood != Understood::Parsed {
-        out += &format!(" {:?}", s.understood);
+        out.push_str(if s.understood == Understood::Lexed { " Lexed" } else { " Nothing" });
     }
     let name = |schema: &Option<Box<str>>, name: &str| match schema {
         Some(schema) => format!("{schema}.{name}"),
@@ -30,15 +30,12 @@ fn describe(analysis: &Analysis, text: &str, s: &Statement) -> String {
     };
     let mut add = |label: &str, list: Vec<String>| {
         if !list.is_empty() {
-            out += &format!(" | {label} {}", list.join(" "));
+            out.push_str(&[" | ", label, " ", &list.join(" ")].concat());
         }
     };
     add(
         "of",
-        s.tables
-            .iter()
-            .map(|t| name(&t.schema, &t.name) + if t.access == Access::Write { "!" } else { "" })
-            .collect(),
+        s.tables.iter().map(|t| name(&t.schema, &t.name) + if t.access == Access::Write { "!" } else { "" }).collect(),
     );
     add("calls", s.functions.iter().map(|f| name(&f.schema, &f.name)).collect());
     add(

@@ -69,9 +69,7 @@ fn one(kind: TokenKind, text: &str) -> Option<Token> {
         TokenKind::BitString => Token::SingleQuotedByteStringLiteral(String::new()),
         TokenKind::HexString => Token::HexStringLiteral(String::new()),
         TokenKind::NationalString => Token::NationalStringLiteral(String::new()),
-        TokenKind::DollarString => {
-            Token::DollarQuotedString(DollarQuotedString { value: String::new(), tag: None })
-        }
+        TokenKind::DollarString => Token::DollarQuotedString(DollarQuotedString { value: String::new(), tag: None }),
         TokenKind::Parameter => Token::Placeholder(text.to_owned()),
         TokenKind::Punctuation => punctuation(text)?,
         TokenKind::Operator => operator(text),

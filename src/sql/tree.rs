@@ -266,11 +266,11 @@ impl Visitor for Walk<'_> {
                 table.access = Access::Write;
             }
         }
-        if let Some(outer) = self.frames.last_mut() {
-            if let Some(i) = outer.pending.iter().position(|(a, _)| *a == frame.query) {
-                let (_, name) = outer.pending.remove(i);
-                outer.visible.push(name);
-            }
+        if let Some(outer) = self.frames.last_mut()
+            && let Some(i) = outer.pending.iter().position(|(a, _)| *a == frame.query)
+        {
+            let (_, name) = outer.pending.remove(i);
+            outer.visible.push(name);
         }
         ControlFlow::Continue(())
     }
@@ -327,10 +327,10 @@ impl Visitor for Walk<'_> {
         if self.targets.contains(&here) {
             return check(self.add_table(name, Access::Write));
         }
-        if let [ObjectNamePart::Identifier(ident)] = name.0.as_slice() {
-            if self.hidden(&fold(ident)) {
-                return ControlFlow::Continue(());
-            }
+        if let [ObjectNamePart::Identifier(ident)] = name.0.as_slice()
+            && self.hidden(&fold(ident))
+        {
+            return ControlFlow::Continue(());
         }
         // Outside any query a relation is what a definition defines.
         let access = if self.frames.is_empty() && self.targets.is_empty() { Access::Write } else { Access::Read };

@@ -163,8 +163,14 @@ fn several_statements() {
             "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 1 END; END; SELECT 2",
             "Ddl Write Lexed | effects ddl ;; Select Read",
         ),
-        ("CREATE RULE r AS ON INSERT TO t DO (DELETE FROM u; DELETE FROM v); SELECT 1", "Ddl Write Lexed | effects ddl ;; Select Read"),
-        ("SELECT 1; frob; SELECT 2", "Select Read ;; Other Unknown Lexed | effects opaque unknown-calls ;; Select Read"),
+        (
+            "CREATE RULE r AS ON INSERT TO t DO (DELETE FROM u; DELETE FROM v); SELECT 1",
+            "Ddl Write Lexed | effects ddl ;; Select Read",
+        ),
+        (
+            "SELECT 1; frob; SELECT 2",
+            "Select Read ;; Other Unknown Lexed | effects opaque unknown-calls ;; Select Read",
+        ),
     ]);
     assert_eq!(analyze("SELECT 1; DELETE FROM t").shape.access, Access::Write);
     assert_eq!(analyze("SELECT 1; frob").shape.access, Access::Unknown);
@@ -237,7 +243,10 @@ fn equalities() {
         ("SELECT 1 FROM a WHERE k = 5 UNION ALL SELECT 1 FROM a WHERE k = 5", "Select Read | of a a"),
         ("(SELECT 1 FROM a WHERE k = 5) EXCEPT SELECT 1 FROM b", "Select Read | of a b"),
         ("SELECT 1 FROM a WHERE k = 5 AND EXISTS (SELECT 1 FROM b WHERE k = 6)", "Select Read | of a b | where 0.k=5"),
-        ("SELECT 1 FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = 6 AND a.k = 5)", "Select Read | of a b | where 1.k=6"),
+        (
+            "SELECT 1 FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = 6 AND a.k = 5)",
+            "Select Read | of a b | where 1.k=6",
+        ),
         ("WITH x AS (SELECT * FROM a WHERE k = 5) SELECT * FROM x WHERE j = 6", "Select Read | of a | where 0.k=5"),
         // Writes.
         ("INSERT INTO t (k, v) VALUES (5, 'x')", "Insert Write | of t! | where 0.k=5 0.v='x'"),
@@ -290,16 +299,28 @@ fn session_state() {
         ("SELECT set_config($1, 'x', false)", "Select Read | calls set_config | effects settings all-settings"),
         ("SELECT set_config('a' || 'b', 'x', false)", "Select Read | calls set_config | effects settings all-settings"),
         ("SELECT set_config('a.b', 'x', $1)", "Select Read | calls set_config | effects settings local | settings a.b"),
-        ("SELECT \"set_config\"('a.b', 'x', false)", "Select Read | calls set_config | effects settings | settings a.b"),
-        ("SELECT set_config/**/('a.b', f(1, 2), false)", "Select Read | calls set_config f | effects settings | settings a.b"),
+        (
+            "SELECT \"set_config\"('a.b', 'x', false)",
+            "Select Read | calls set_config | effects settings | settings a.b",
+        ),
+        (
+            "SELECT set_config/**/('a.b', f(1, 2), false)",
+            "Select Read | calls set_config f | effects settings | settings a.b",
+        ),
         ("SELECT current_setting('app.tenant')", "Select Read | calls current_setting"),
         ("SELECT current_setting('transaction_read_only')", "Select Read | calls current_setting | effects node"),
         ("SELECT current_setting($1)", "Select Read | calls current_setting | effects node"),
-        ("UPDATE pg_settings SET setting = 'x' WHERE name = 'y'", "Update Write | of pg_settings! | where 0.name='y' | effects settings all-settings node"),
+        (
+            "UPDATE pg_settings SET setting = 'x' WHERE name = 'y'",
+            "Update Write | of pg_settings! | where 0.name='y' | effects settings all-settings node",
+        ),
         ("SELECT nextval('s'), currval('s')", "Select Read | calls nextval currval | effects sequence"),
         ("SELECT lastval()", "Select Read | calls lastval | effects sequence"),
         ("SELECT pg_advisory_lock(1)", "Select Read | calls pg_advisory_lock | effects advisory node"),
-        ("SELECT pg_catalog.pg_try_advisory_lock(1)", "Select Read | calls pg_catalog.pg_try_advisory_lock | effects advisory node"),
+        (
+            "SELECT pg_catalog.pg_try_advisory_lock(1)",
+            "Select Read | calls pg_catalog.pg_try_advisory_lock | effects advisory node",
+        ),
         ("SELECT pg_advisory_xact_lock(1)", "Select Read | calls pg_advisory_xact_lock | effects node"),
         ("SELECT * FROM pg_stat_activity", "Select Read | of pg_stat_activity | effects node"),
         ("SELECT * FROM pg_catalog.pg_locks", "Select Read | of pg_catalog.pg_locks | effects node"),
@@ -310,7 +331,10 @@ fn session_state() {
         ("UNLISTEN *", "Unlisten Read | effects unlisten | object *"),
         ("UNLISTEN c", "Unlisten Read | effects unlisten | object c"),
         ("LOAD 'auto_explain'", "Load Read | effects load"),
-        ("PREPARE p AS SELECT * FROM t WHERE k = $1", "Prepare Read | of t | where 0.k=$1 | effects prepare | object p"),
+        (
+            "PREPARE p AS SELECT * FROM t WHERE k = $1",
+            "Prepare Read | of t | where 0.k=$1 | effects prepare | object p",
+        ),
         ("PREPARE p (int, text) AS INSERT INTO t VALUES ($1)", "Prepare Write | of t! | effects prepare | object p"),
         ("EXECUTE p(1)", "Execute Unknown Lexed | calls p | effects prepare | object p"),
         ("DEALLOCATE p", "Deallocate Read | effects prepare | object p"),
@@ -322,7 +346,10 @@ fn session_state() {
         ("FETCH 10 FROM c", "Fetch Read | object c"),
         ("MOVE FORWARD ALL IN c", "Fetch Read | object c"),
         ("CLOSE ALL", "Close Read | object all"),
-        ("DISCARD ALL", "Discard Read | effects settings all-settings drops-prepared outside unlisten discard-all | object all"),
+        (
+            "DISCARD ALL",
+            "Discard Read | effects settings all-settings drops-prepared outside unlisten discard-all | object all",
+        ),
         ("DISCARD PLANS", "Discard Read | object plans"),
         ("DISCARD TEMP", "Discard Read | effects temporary | object temp"),
     ]);

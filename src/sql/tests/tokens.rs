@@ -26,7 +26,10 @@ fn check(cases: &[(&str, &str)]) {
 fn names_and_literals() {
     check(&[
         ("a _b c$1 é \"Q\"\"x\" U&\"d\"", "a _b c$1 é QuotedIdent:\"Q\"\"x\" UnicodeIdent:U&\"d\""),
-        ("'a''b' E'a\\'b' e'\\\\' N'n' n'x'", "String:'a''b' EscapeString:E'a\\'b' EscapeString:e'\\\\' NationalString:N'n' NationalString:n'x'"),
+        (
+            "'a''b' E'a\\'b' e'\\\\' N'n' n'x'",
+            "String:'a''b' EscapeString:E'a\\'b' EscapeString:e'\\\\' NationalString:N'n' NationalString:n'x'",
+        ),
         ("B'01''10' X'1f'", "BitString:B'01' String:'10' HexString:X'1f'"),
         ("U&'a''b' u & 'x'", "UnicodeString:U&'a''b' u Operator:& String:'x'"),
         ("'a\\'", "String:'a\\'"),
@@ -54,7 +57,10 @@ fn names_and_literals() {
 #[test]
 fn numbers() {
     check(&[
-        ("1 1.5 .5 1. 1e5 1.5E-3 1.e+5", "Integer:1 Decimal:1.5 Decimal:.5 Decimal:1. Decimal:1e5 Decimal:1.5E-3 Decimal:1.e+5"),
+        (
+            "1 1.5 .5 1. 1e5 1.5E-3 1.e+5",
+            "Integer:1 Decimal:1.5 Decimal:.5 Decimal:1. Decimal:1e5 Decimal:1.5E-3 Decimal:1.e+5",
+        ),
         ("0x1F 0o17 0b101 0X_1f", "OddNumber:0x1F OddNumber:0o17 OddNumber:0b101 OddNumber:0X_1f"),
         ("1_000 1_0.5_0 1__0 1_", "OddNumber:1_000 OddNumber:1_0.5_0 Integer:1 __0 Integer:1 _"),
         ("1..2", "Integer:1 .. Integer:2"),
@@ -87,8 +93,14 @@ fn operators_and_comments() {
 
 #[test]
 fn memory_is_bounded_and_heads_are_kept() {
-    let long = format!("/* pointsman: a=b */ '{}' {} \"{}\" $t${}$t$ /*{}*/ x", "é".repeat(9_000), "w".repeat(9_000),
-        "q".repeat(9_000), "$x".repeat(9_000), "c".repeat(9_000));
+    let long = format!(
+        "/* pointsman: a=b */ '{}' {} \"{}\" $t${}$t$ /*{}*/ x",
+        "é".repeat(9_000),
+        "w".repeat(9_000),
+        "q".repeat(9_000),
+        "$x".repeat(9_000),
+        "c".repeat(9_000)
+    );
     let mut kinds = Vec::new();
     let mut lexer = Lexer::new(true);
     for piece in long.as_bytes().chunks(7) {
