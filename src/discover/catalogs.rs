@@ -89,11 +89,7 @@ async fn read(
     worker: usize,
 ) {
     let started = Instant::now();
-    let asked = match tokio::time::timeout(TIMEOUT, ask(source, dbname, worker)).await {
-        Ok(asked) => asked,
-        Err(_) => Err(format!("no answer within {TIMEOUT:?}")),
-    };
-    match asked {
+    match ask(source, dbname, worker).await {
         Ok((functions, relations)) => {
             if reading.succeeded(started, schema, digest(&functions, &relations)) {
                 let cluster = source.name();
@@ -140,7 +136,7 @@ fn digest(functions: &[FunctionRow], relations: &[RelationRow]) -> [u8; 32] {
 
 async fn ask(source: &dyn Source, dbname: &str, worker: usize) -> Result<(Vec<FunctionRow>, Vec<RelationRow>), String> {
     let Some(node) = best_node(source.topology()) else { return Err("no node answers".to_owned()) };
-    match Link::new(worker).ask(source, node, Some(dbname), &[FUNCTIONS_SQL, RELATIONS_SQL]).await {
+    match Link::new(worker).ask(source, node, Some(dbname), &[FUNCTIONS_SQL, RELATIONS_SQL], TIMEOUT).await {
         Asked::Answers(answers) => {
             let [functions, relations] = answers.as_slice() else { return Err("an answer is missing".to_owned()) };
             let functions = functions.rows.iter().filter_map(|row| function(row)).collect();

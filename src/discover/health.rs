@@ -67,11 +67,6 @@ impl Health {
         self.state == State::Up
     }
 
-    /// Whether it was taken out for failures in a row.
-    pub(super) fn ejected(&self) -> bool {
-        matches!(self.state, State::Ejected { .. })
-    }
-
     /// A question begins: failures reported before do not touch its answer.
     pub(super) fn asking(&mut self) {
         self.outdated = false;
@@ -162,13 +157,13 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    struct Row {
+    struct Course {
         health: Health,
         start: Instant,
         in_a_row: u32,
     }
 
-    impl Row {
+    impl Course {
         fn new(failures: u32) -> Self {
             let limits = Ejection { failures, back_off: SECOND, max_back_off: 5 * SECOND };
             Self { health: Health::new(limits), start: Instant::now(), in_a_row: 0 }
@@ -188,6 +183,10 @@ mod tests {
             assert_eq!(self.health.answered(fit, now), expected, "at {at} ms");
         }
 
+        fn ejected(&self) -> bool {
+            matches!(self.health.state, State::Ejected { .. })
+        }
+
         fn again(&self, at: u64) -> Option<Duration> {
             self.health.again(self.in_a_row, self.start + Duration::from_millis(at))
         }
@@ -195,7 +194,7 @@ mod tests {
 
     #[test]
     fn so_many_failures_in_a_row_eject_and_one_answer_brings_back() {
-        let mut row = Row::new(3);
+        let mut row = Course::new(3);
         row.fails(0, Failure::TimedOut, Change::None);
         row.fails(1, Failure::TimedOut, Change::None);
         row.answers(2, true, Change::None);
@@ -204,7 +203,7 @@ mod tests {
         assert!(row.health.up());
         assert_eq!(row.again(5), Some(AGAIN));
         row.fails(5, Failure::TimedOut, Change::Ejected(SECOND));
-        assert!(row.health.ejected());
+        assert!(row.ejected());
         assert_eq!(row.again(505), Some(SECOND / 2));
         row.answers(1005, true, Change::Returned(SECOND));
         assert!(row.health.up());
@@ -213,21 +212,21 @@ mod tests {
 
     #[test]
     fn a_certain_failure_suspends_at_once() {
-        let mut row = Row::new(3);
+        let mut row = Course::new(3);
         row.fails(0, Failure::Lost, Change::Suspended);
         assert!(!row.health.up());
-        assert!(!row.health.ejected());
+        assert!(!row.ejected());
         row.answers(10, true, Change::Resumed);
         row.fails(20, Failure::Refused, Change::Suspended);
         row.fails(70, Failure::Refused, Change::None);
         row.fails(120, Failure::Refused, Change::Ejected(SECOND));
-        let mut row = Row::new(1);
+        let mut row = Course::new(1);
         row.fails(0, Failure::Refused, Change::Ejected(SECOND));
     }
 
     #[test]
     fn times_out_double_up_to_the_longest_and_start_anew_after_a_good_while() {
-        let mut row = Row::new(1);
+        let mut row = Course::new(1);
         row.fails(0, Failure::Refused, Change::Ejected(SECOND));
         row.fails(500, Failure::Refused, Change::None);
         row.fails(1000, Failure::Refused, Change::StillOut(2 * SECOND));
@@ -243,7 +242,7 @@ mod tests {
 
     #[test]
     fn an_answer_to_an_earlier_question_does_not_bring_back() {
-        let mut row = Row::new(3);
+        let mut row = Course::new(3);
         row.health.asking();
         row.health.reported();
         row.fails(0, Failure::Refused, Change::Suspended);
@@ -256,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_behind_what_sessions_rely_on_waits() {
-        let mut row = Row::new(3);
+        let mut row = Course::new(3);
         row.answers(0, false, Change::Suspended);
         row.answers(1, false, Change::None);
         assert_eq!(row.again(1), Some(AGAIN));
@@ -265,6 +264,6 @@ mod tests {
         row.fails(4, Failure::TimedOut, Change::None);
         row.fails(5, Failure::TimedOut, Change::Ejected(SECOND));
         row.answers(1005, false, Change::None);
-        assert!(row.health.ejected());
+        assert!(row.ejected());
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -52,56 +53,49 @@ impl Link {
         self.own = None;
     }
 
-    /// Puts `queries` to `node`, one after the other. Not cancel-safe in this sense: the connection is closed.
+    /// Puts `queries` to `node`, one after the other, and waits for `limit` at most. If that is dropped before its end, or
+    /// takes too long, the connection is closed.
     pub(super) async fn ask(
         &mut self,
         source: &dyn Source,
         node: &Arc<Node>,
         dbname: Option<&str>,
         queries: &[&str],
+        limit: Duration,
     ) -> Asked {
-        let mut unable = "nobody has logged in yet, and there is no monitor account".to_owned();
-        if let Some(own) = self.own(source, node, dbname).await {
-            match own {
-                Ok(mut server) => match put(&mut server.stream, &mut server.upstream, queries, false).await {
-                    Ok(answers) => {
-                        self.own = Some(server);
-                        return Asked::Answers(answers);
-                    }
-                    Err(Broken::Io(error)) => return Asked::Failed(Failure::Lost, error.to_string()),
-                    Err(Broken::Protocol(error)) => unable = error.to_string(),
-                    Err(Broken::Refused(why)) => {
-                        self.own = Some(server).filter(Server::clean);
-                        unable = why;
-                    }
-                },
-                Err(error) => match Failure::of(&error) {
-                    Some(failure) => return Asked::Failed(failure, error.to_string()),
-                    None => {
-                        unable = error.to_string();
-                        if !std::mem::replace(&mut self.warned, true) {
-                            tracing::warn!(
-                                cluster = source.name(), %error,
-                                "the monitor's account cannot log in; probes borrow clients' connections"
-                            );
-                        }
-                    }
-                },
-            }
-        }
+        let deadline = tokio::time::Instant::now() + limit;
+        let own = self.ask_as_itself(source, node, dbname, queries);
+        let mut unable = match tokio::time::timeout_at(deadline, own).await {
+            Ok(Asked::Unable(why)) => why,
+            Ok(asked) => return asked,
+            Err(_) => return timed_out(limit),
+        };
         for pool in source.lenders(node, dbname) {
-            match pool.checkout(self.worker).await {
+            let checkout = pool.checkout(self.worker);
+            tokio::pin!(checkout);
+            let lent = tokio::select! {
+                lent = &mut checkout => lent,
+                () = tokio::time::sleep_until(deadline) => {
+                    // Still in the queue, this one included: all its connections are in use, and the node is not to blame.
+                    if pool.counts().waiting > 0 {
+                        return Asked::Unable(format!("no client's connection became free within {limit:?}"));
+                    }
+                    return timed_out(limit);
+                }
+            };
+            match lent {
                 Ok(mut lent) => {
                     let server = &mut *lent;
-                    let put = put(&mut server.stream, &mut server.upstream, queries, true).await;
-                    match put {
-                        Ok(answers) => {
+                    let put = put(&mut server.stream, &mut server.upstream, queries, true);
+                    match tokio::time::timeout_at(deadline, put).await {
+                        Err(_) => return timed_out(limit),
+                        Ok(Ok(answers)) => {
                             lent.give_back();
                             return Asked::Answers(answers);
                         }
-                        Err(Broken::Io(error)) => return Asked::Failed(Failure::Lost, error.to_string()),
-                        Err(Broken::Protocol(error)) => unable = error.to_string(),
-                        Err(Broken::Refused(why)) => unable = why,
+                        Ok(Err(Broken::Io(error))) => return Asked::Failed(Failure::Lost, error.to_string()),
+                        Ok(Err(Broken::Protocol(error))) => unable = error.to_string(),
+                        Ok(Err(Broken::Refused(why))) => unable = why,
                     }
                 }
                 Err(CheckoutError::Connect(error)) => match Failure::of(&error) {
@@ -112,6 +106,43 @@ impl Link {
             }
         }
         Asked::Unable(unable)
+    }
+
+    /// On a connection of the monitor's account.
+    async fn ask_as_itself(
+        &mut self,
+        source: &dyn Source,
+        node: &Arc<Node>,
+        dbname: Option<&str>,
+        queries: &[&str],
+    ) -> Asked {
+        let mut server = match self.own(source, node, dbname).await {
+            Some(Ok(server)) => server,
+            None => return Asked::Unable("nobody has logged in yet, and there is no monitor account".to_owned()),
+            Some(Err(error)) => {
+                if let Some(failure) = Failure::of(&error) {
+                    return Asked::Failed(failure, error.to_string());
+                }
+                // In a client's database the account may well have no right to connect.
+                if dbname.is_none() && !std::mem::replace(&mut self.warned, true) {
+                    let cluster = source.name();
+                    tracing::warn!(cluster, %error, "the monitor's account cannot log in; probes borrow clients' connections");
+                }
+                return Asked::Unable(error.to_string());
+            }
+        };
+        match put(&mut server.stream, &mut server.upstream, queries, false).await {
+            Ok(answers) => {
+                self.own = Some(server);
+                Asked::Answers(answers)
+            }
+            Err(Broken::Io(error)) => Asked::Failed(Failure::Lost, error.to_string()),
+            Err(Broken::Protocol(error)) => Asked::Unable(error.to_string()),
+            Err(Broken::Refused(why)) => {
+                self.own = Some(server).filter(Server::clean);
+                Asked::Unable(why)
+            }
+        }
     }
 
     /// The monitor's own connection, opened if need be. `None`: it has no account.
@@ -145,6 +176,10 @@ impl Link {
             }
         }
     }
+}
+
+fn timed_out(limit: Duration) -> Asked {
+    Asked::Failed(Failure::TimedOut, format!("no answer within {limit:?}"))
 }
 
 /// Puts queries to a server and awaits the answers. `borrowed`: the settings of its session may be anything.

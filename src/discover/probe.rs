@@ -1,6 +1,6 @@
 //! The question that a node is asked, and its answer.
 //!
-//! Invariant: one round trip, no right beyond CONNECT, the same text on primaries and standbys of PostgreSQL 13 to 18.
+//! Invariant: one round trip, no right beyond `CONNECT`, the same text on primaries and standbys of versions 13 to 18.
 //! Deliberately absent: what follows from an answer.
 //!
 //! The timeline has no function of its own. A primary names it in the first eight digits of a segment's name
@@ -17,8 +17,9 @@ use crate::upstream::Column;
 
 /// Seven columns: recovery, server start, timeline, position, durable or received position, replay age, receiver.
 ///
-/// On a primary: 8 digits of the timeline, insert position (bounds every commit acknowledged before, also one with
-/// `synchronous_commit = off`), flush position (what standbys can have).
+/// On a primary: the timeline in 8 digits, the position's offset in its segment, and the size of a page, parted by colons;
+/// insert position (bounds every commit acknowledged before, also one with `synchronous_commit = off`); flush position
+/// (what standbys can have).
 /// On a standby: the timeline in decimal, replay position, receive position, seconds since the commit of the last
 /// transaction replayed, whether a receiver runs.
 pub(super) const FULL: &str = "SELECT r, \
@@ -27,12 +28,14 @@ pub(super) const FULL: &str = "SELECT r, \
         (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver), \
         (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()), \
         (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()))::text \
-        ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8) END, \
-    CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END, \
+        ELSE (SELECT pg_catalog.concat(pg_catalog.substr(file_name, 1, 8), ':', file_offset, ':', \
+            pg_catalog.current_setting('wal_block_size')) FROM pg_catalog.pg_walfile_name_offset(p)) END, \
+    p, \
     CASE WHEN r THEN pg_catalog.pg_last_wal_receive_lsn() ELSE pg_catalog.pg_current_wal_flush_lsn() END, \
     CASE WHEN r THEN EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()) END, \
     CASE WHEN r THEN EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) END \
-    FROM (SELECT pg_catalog.pg_is_in_recovery() OFFSET 0) AS _ (r)";
+    FROM (SELECT r, CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END \
+        FROM (SELECT pg_catalog.pg_is_in_recovery() OFFSET 0) AS _ (r) OFFSET 0) AS _ (r, p)";
 
 /// What a standby is asked while somebody waits for it: recovery and replay position.
 pub(super) const REPLAYED: &str = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn()";
@@ -85,8 +88,11 @@ pub(super) fn report(row: &[Column]) -> Option<Report> {
     let timeline = timeline.as_deref();
     let state = match recovery.as_deref()? {
         "f" => {
-            let timeline = u32::from_str_radix(timeline?, 16).ok()?;
-            State::Primary { inserted: Position { timeline, lsn: position? }, flushed: second? }
+            let mut parts = timeline?.split(':');
+            let timeline = u32::from_str_radix(parts.next()?, 16).ok()?;
+            let (offset, page) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+            let lsn = end_of_records(position?, offset, page);
+            State::Primary { inserted: Position { timeline, lsn }, flushed: second? }
         }
         "t" => {
             let timeline = timeline.and_then(|timeline| timeline.parse().ok()).unwrap_or(0);
@@ -100,6 +106,22 @@ pub(super) fn report(row: &[Column]) -> Option<Report> {
         _ => return None,
     };
     Some(Report { started: started.clone()?, state })
+}
+
+/// The position that a standby reaches which has replayed every record before the insert position `lsn`.
+///
+/// Where the last record ends with its page, the insert position is behind the next page's header (24 bytes; 40 at the start
+/// of a segment: `xlog_internal.h`), and a standby stays before it until another record comes: for ever, if the primary
+/// is idle.
+fn end_of_records(lsn: Lsn, offset: u64, page: u64) -> Lsn {
+    const SHORT_HEADER: u64 = 24;
+    const LONG_HEADER: u64 = 40;
+    let header = match offset {
+        LONG_HEADER => LONG_HEADER,
+        _ if page != 0 && offset % page == SHORT_HEADER => SHORT_HEADER,
+        _ => 0,
+    };
+    Lsn(lsn.0 - header.min(lsn.0))
 }
 
 /// Reads the row that [`REPLAYED`] brings; `None` also if the node is no standby any more.
@@ -122,9 +144,23 @@ mod tests {
         };
         let inserted = |timeline, lsn| Position { timeline, lsn: Lsn(lsn) };
         check(
-            &["f", "1.5", "0000001A", "0/30", "0/20", "-", "-"],
+            &["f", "1.5", "0000001A:48:8192", "0/30", "0/20", "-", "-"],
             Some(State::Primary { inserted: inserted(26, 0x30), flushed: Lsn(0x20) }),
         );
+        // Behind the header of a segment's first page, and of another page.
+        check(
+            &["f", "1.5", "0000001A:40:8192", "1/2000028", "1/2000000", "-", "-"],
+            Some(State::Primary { inserted: inserted(26, 0x1_0200_0000), flushed: Lsn(0x1_0200_0000) }),
+        );
+        check(
+            &["f", "1.5", "0000001A:8216:8192", "1/2002018", "1/2000000", "-", "-"],
+            Some(State::Primary { inserted: inserted(26, 0x1_0200_2000), flushed: Lsn(0x1_0200_0000) }),
+        );
+        check(
+            &["f", "1.5", "0000001A:8232:8192", "1/2002028", "1/2000000", "-", "-"],
+            Some(State::Primary { inserted: inserted(26, 0x1_0200_2028), flushed: Lsn(0x1_0200_0000) }),
+        );
+        check(&["f", "1.5", "0000001A", "0/30", "0/20", "-", "-"], None);
         let standby = |timeline, replayed: u64, caught_up, age: Option<u64>| {
             let words = Words { caught_up, age: age.map(Duration::from_millis) };
             Some(State::Standby { timeline, replayed: Some(Lsn(replayed)), words })

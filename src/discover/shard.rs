@@ -57,6 +57,8 @@ struct Watched {
     started: String,
     /// The latest timeline that this run was on.
     timeline: u32,
+    /// Nobody could ask it the last time.
+    unable: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +106,13 @@ impl ShardWatch {
     }
 
     fn from_parts(cluster: &str, number: usize, shard: &Shard, ejection: Ejection) -> Arc<Self> {
-        let watched = |_| Watched { health: Health::new(ejection), claim: None, started: String::new(), timeline: 0 };
+        let watched = |_: &Arc<Node>| Watched {
+            health: Health::new(ejection),
+            claim: None,
+            started: String::new(),
+            timeline: 0,
+            unable: false,
+        };
         let inner =
             Inner { watched: shard.nodes.iter().map(watched).collect(), history: History::default(), contest: None };
         Arc::new(Self {
@@ -159,7 +167,7 @@ impl ShardWatch {
 
     /// Whoever used `node` saw it fail.
     pub(super) fn reported(&self, node: &Node, failure: Failure, now: Instant) {
-        let Some(index) = self.nodes.iter().position(|own| std::ptr::eq(&**own, node)) else { return };
+        let Some(index) = self.nodes.iter().position(|own| std::ptr::eq(Arc::as_ptr(own), node)) else { return };
         let mut inner = self.inner.lock();
         inner.watched[index].health.reported();
         self.fail(&mut inner, index, failure, "statements or connections on it failed", now);
@@ -204,6 +212,7 @@ impl ShardWatch {
     pub(super) fn unable(&self, index: usize, reason: &str) {
         let node = &self.nodes[index];
         node.set_lag(None);
+        self.inner.lock().watched[index].unable = true;
         let (cluster, name) = (&*self.cluster, &*node.spec.name);
         if self.said_unable.swap(true, Ordering::Relaxed) {
             tracing::debug!(cluster, node = name, reason, "the node could not be asked");
@@ -246,6 +255,7 @@ impl ShardWatch {
             }
         };
         watched.claim = Some(claim);
+        watched.unable = false;
         node.set_position(position);
         let fit = claim != Claim::Standby || reaches(position, mark.floor());
         let change = watched.health.answered(fit, now);
@@ -306,6 +316,9 @@ impl ShardWatch {
             // Statements go to a primary whether it is out or not: nothing is gained by looking late whether it is back.
             let wait = if primary { wait.min(interval) } else { wait };
             return Plan { kind: Kind::Full, wait: Some(wait) };
+        }
+        if watched.unable {
+            return Plan { kind: Kind::Full, wait: Some(interval) };
         }
         if primary {
             let wait = if mark.sleep() { interval } else { Duration::ZERO };
@@ -445,3 +458,6 @@ fn word(role: Role) -> &'static str {
         Role::Replica => "replica",
     }
 }
+
+#[cfg(test)]
+mod tests;

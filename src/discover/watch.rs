@@ -8,10 +8,10 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::Source;
 use super::link::{Asked, Link};
 use super::probe::{self, FULL, REPLAYED};
 use super::shard::{Kind, ShardWatch};
-use super::{Failure, Source};
 
 /// Least time between two questions to one node.
 const GAP: Duration = Duration::from_millis(5);
@@ -68,7 +68,6 @@ pub(super) async fn run(source: Weak<dyn Source>, shard: Arc<ShardWatch>, index:
 async fn ask(source: &dyn Source, shard: &ShardWatch, index: usize, link: &mut Link, kind: Kind) -> bool {
     let node = shard.node(index);
     let topology = source.topology();
-    let timeout = source.config().monitor.timeout;
     if shard.asking(index) {
         link.renew();
     }
@@ -78,32 +77,26 @@ async fn ask(source: &dyn Source, shard: &ShardWatch, index: usize, link: &mut L
         Kind::Full => FULL,
         Kind::Replayed => REPLAYED,
     };
-    let asked = tokio::time::timeout(timeout, link.ask(source, node, None, &[query])).await;
+    let asked = link.ask(source, node, None, &[query], source.config().monitor.timeout).await;
     let now = Instant::now();
     match asked {
-        Err(_) => {
-            shard.failed(index, Failure::TimedOut, &format!("no answer within {timeout:?}"), now);
-            false
-        }
-        Ok(Asked::Failed(failure, reason)) => {
+        Asked::Failed(failure, reason) => {
             shard.failed(index, failure, &reason, now);
             false
         }
-        Ok(Asked::Unable(reason)) => {
+        Asked::Unable(reason) => {
             shard.unable(index, &reason);
             false
         }
-        Ok(Asked::Answers(answers)) => {
+        Asked::Answers(answers) => {
             let row = answers.first().and_then(|answer| answer.rows.first()).map(Vec::as_slice).unwrap_or_default();
-            match kind {
-                Kind::Full => match probe::report(row) {
-                    Some(report) => shard.reports(topology, index, &report, question, (asked_at, now)),
-                    None => {
-                        shard.unable(index, "it answered something else than was asked");
-                        false
-                    }
-                },
-                Kind::Replayed => shard.replayed(topology, index, probe::replayed(row), now),
+            match (kind, probe::report(row)) {
+                (Kind::Replayed, _) => shard.replayed(topology, index, probe::replayed(row), now),
+                (Kind::Full, Some(report)) => shard.reports(topology, index, &report, question, (asked_at, now)),
+                (Kind::Full, None) => {
+                    shard.unable(index, "it answered something else than was asked");
+                    false
+                }
             }
         }
     }

@@ -109,6 +109,7 @@ impl Watermark {
     }
 
     /// The primary's answer: where its log ends (`pg_current_wal_insert_lsn`).
+    #[expect(clippy::needless_pass_by_value, reason = "a question is answered once")]
     pub fn answer(&self, question: Question, position: Position) {
         let mut answers = self.answers.lock();
         if self.timeline.swap(position.timeline, Ordering::AcqRel) != position.timeline {
@@ -145,6 +146,7 @@ impl Watermark {
 
     /// Takes note of how far the replicas in use have replayed; `None` for one of which that is not known, which
     /// holds everything back.
+    #[expect(clippy::needless_pass_by_value, reason = "callers build it for this call")]
     pub fn replayed(&self, replicas: impl Iterator<Item = Option<Position>> + Clone) {
         let mut answers = self.answers.lock();
         while let Some(&(ticket, position)) = answers.open.front() {
