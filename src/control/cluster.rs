@@ -23,6 +23,8 @@ use crate::upstream::{Interner, Parameters, Settings};
 /// A cluster of the configuration, at work.
 #[derive(Debug)]
 pub struct Cluster {
+    id: u32,
+    next_account: AtomicU64,
     /// Its name.
     pub name: Box<str>,
     /// What it was built from.
@@ -90,6 +92,8 @@ impl Cluster {
             shards.push((shard.name.as_str().into(), specs));
         }
         Ok(Self {
+            id,
+            next_account: AtomicU64::new(1),
             name: name.into(),
             config: config.clone(),
             topology: Topology::new(id, shards),
@@ -120,7 +124,9 @@ impl Cluster {
         credentials: Credentials,
         pool: &PoolConfig,
     ) -> Arc<Account> {
+        let number = self.next_account.fetch_add(1, Ordering::Relaxed);
         Arc::new(Account {
+            id: (u64::from(self.id) << 32) | number,
             cluster: Arc::clone(self),
             database: database.into(),
             dbname: dbname.into(),
@@ -244,6 +250,8 @@ impl Cluster {
 /// One user in one database: the credentials that log in on the servers, and a pool a node.
 #[derive(Debug)]
 pub struct Account {
+    /// Unique for the life of the process, never 0.
+    pub id: u64,
     /// The cluster.
     pub cluster: Arc<Cluster>,
     /// The database as clients name it.

@@ -24,7 +24,7 @@ use crate::policy::{Chain, Role};
 use crate::pool::{CheckoutError, Lent};
 use crate::session::{LocalAnswer, Session};
 use crate::sql::Effects;
-use crate::upstream::{Copy, ErrorReply};
+use crate::upstream::{Copy, ErrorReply, Scope};
 use crate::wire::TransactionStatus;
 
 /// How long a server that a vanished client left at work may take to finish before it is cancelled and closed.
@@ -122,6 +122,7 @@ impl Conversation {
     }
 
     async fn unit(&mut self) -> Result<(), End> {
+        self.session.scope = Scope { account: self.account.id, schema: self.account.cluster.schema() };
         if self.held.is_none() && self.session.answer_locally() == LocalAnswer::Answered {
             return Ok(());
         }
@@ -193,7 +194,7 @@ impl Conversation {
             }
         };
         self.handle.runs(&lent.gate, &lent.target);
-        lent.upstream.prepared.schema_changed(self.account.cluster.schema());
+        lent.upstream.prepared.enter(self.session.scope);
         match self.prepare(&mut lent).await {
             Ok(None) => {}
             Ok(Some(reply)) => {

@@ -102,7 +102,12 @@ fn directives(from: &'static str, text: &str) -> Result<EnvFilter, LogError> {
         text: text.to_owned(),
         reason: error.to_string(),
     })
+    // The parser's own events quote statements, literals and all.
+    .map(|filter| QUIET.iter().filter_map(|quiet| quiet.parse().ok()).fold(filter, EnvFilter::add_directive))
 }
+
+/// What no level turns on.
+const QUIET: [&str; 1] = ["sqlparser=off"];
 
 #[cfg(test)]
 mod tests {

@@ -159,8 +159,9 @@ impl Session {
                     self.answer_for(&analysis.shape).is_some()
                 }
                 What::Parse { statement, duplicate, .. } => {
-                    // Parsing alone is no step; a server must say whether anything else parses.
-                    !duplicate && self.answer_for(&statement.analysis.shape).is_some() && statement.types.as_ref() == [0, 0]
+                    // Parsing alone is no step; a server must have said that anything else parses.
+                    let control = self.answer_for(&statement.analysis.shape).is_some() && statement.types.as_ref() == [0, 0];
+                    !duplicate && (control || statement.is_proven(self.scope, &self.settings))
                 }
                 What::Bind { statement: Some(statement) } => {
                     portals += 1;

@@ -21,7 +21,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use crate::sql::{Analysis, Analyzer, Effects, TextContext};
-use crate::upstream::{Parameters, Prepared, Receiver, Registry, Settings, StatementId};
+use crate::upstream::{Parameters, Prepared, Receiver, Registry, Scope, Settings, StatementId};
 use crate::wire::{Malformed, TransactionStatus};
 
 pub use deferred::Deferred;
@@ -78,6 +78,8 @@ pub struct Session {
     pub pins: Pins,
     /// Transaction control that waits for the first statement.
     pub deferred: Deferred,
+    /// Whose servers the session uses, and under which schema: what a Parse may be answered from.
+    pub scope: Scope,
     shared: Arc<Shared>,
     statements: HashMap<Box<[u8]>, Arc<Prepared>, foldhash::fast::RandomState>,
     unnamed: Option<Arc<Prepared>>,
@@ -156,6 +158,7 @@ impl Session {
             reported,
             pins: Pins::default(),
             deferred: Deferred::default(),
+            scope: Scope::default(),
             shared,
             statements: HashMap::default(),
             unnamed: None,

@@ -158,7 +158,9 @@ impl Upstream {
             (b'E', _) => Ok(self.error(frame, to)),
             (b'1', Some(Expected::Parse { show, .. })) | (b'3', Some(Expected::Close { show, .. })) => {
                 let hide = *show != Show::Pass;
-                self.expected.pop_front();
+                if let Some(Expected::Parse { statement: Some(statement), unnamed: false, .. }) = self.expected.pop_front() {
+                    self.prepared.succeeded(&statement);
+                }
                 Ok(if hide { Verdict::Drop } else { Verdict::Keep })
             }
             (b'2', Some(Expected::Bind)) => self.answered(),

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use super::Settings;
 use crate::sql::Analysis;
@@ -37,6 +38,53 @@ pub struct Prepared {
     pub types: Box<[u8]>,
     /// What the text means.
     pub analysis: Analysis,
+    /// Where a Parse of it succeeded, the latest last.
+    proven: Mutex<SmallVec<[Proof; 2]>>,
+}
+
+/// Where a Parse is known to succeed: an account's servers while the schema stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scope {
+    /// Unique to the account for the life of the process; 0 for none.
+    pub account: u64,
+    /// Grows with every DDL statement known.
+    pub schema: u64,
+}
+
+#[derive(Debug)]
+struct Proof {
+    scope: Scope,
+    settings: Arc<Settings>,
+}
+
+/// Most proofs that one statement keeps.
+const PROOFS: usize = 8;
+
+impl Prepared {
+    /// Whether a Parse of it would surely succeed: one succeeded in this scope under the same role and search path.
+    #[must_use]
+    pub fn is_proven(&self, scope: Scope, settings: &Arc<Settings>) -> bool {
+        self.proven.lock().iter().any(|proof| proof.scope == scope && parses_alike(&proof.settings, settings))
+    }
+
+    /// A Parse of it succeeded.
+    pub(super) fn prove(&self, scope: Scope, settings: &Arc<Settings>) {
+        let mut proven = self.proven.lock();
+        if proven.iter().any(|proof| proof.scope == scope && parses_alike(&proof.settings, settings)) {
+            return;
+        }
+        proven.retain(|proof| proof.scope.account != scope.account || proof.scope.schema == scope.schema);
+        if proven.len() >= PROOFS {
+            proven.remove(0);
+        }
+        proven.push(Proof { scope, settings: Arc::clone(settings) });
+    }
+}
+
+/// Whether a text means the same under both, as far as settings decide that.
+fn parses_alike(one: &Arc<Settings>, other: &Arc<Settings>) -> bool {
+    let same = |name| one.value(name) == other.value(name);
+    Arc::ptr_eq(one, other) || (same("search_path") && same("role") && same("session_authorization"))
 }
 
 /// Gives out [`Prepared`] values; equal texts and types share one while anybody holds it.
@@ -58,7 +106,7 @@ impl Registry {
     /// A statement of its own, not shared: for unnamed statements, which live shortly.
     pub fn single(&self, text: &[u8], types: &[u8], analysis: Analysis) -> Arc<Prepared> {
         let id = StatementId(self.next.fetch_add(1, Ordering::Relaxed));
-        Arc::new(Prepared { id, text: text.into(), types: types.into(), analysis })
+        Arc::new(Prepared { id, text: text.into(), types: types.into(), analysis, proven: Mutex::default() })
     }
 
     /// The shared statement of this text and these types. The number of values kept is at most twice the number held.
@@ -85,22 +133,21 @@ pub struct PreparedSet {
     /// Most statements held; the one unused for longest goes first.
     limit: usize,
     clock: u64,
-    /// The schema's generation now; see [`PreparedSet::schema_changed`].
-    schema: u64,
+    scope: Scope,
 }
 
 #[derive(Debug)]
 struct Held {
     used: u64,
-    /// The settings under which its Parse was sent, and the schema's generation then.
-    parsed: Option<(Arc<Settings>, u64)>,
+    /// Under what its Parse was sent.
+    parsed: Option<(Arc<Settings>, Scope)>,
 }
 
 impl PreparedSet {
     /// An empty set that holds `limit` statements at most (at least one).
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { held: HashMap::default(), limit: limit.max(1), clock: 0, schema: 0 }
+        Self { held: HashMap::default(), limit: limit.max(1), clock: 0, scope: Scope::default() }
     }
 
     /// Whether the server holds it; marks it as used.
@@ -118,27 +165,30 @@ impl PreparedSet {
     /// Whether a Parse of it would surely succeed again: one succeeded under the same role and search path, and no change
     /// of the schema is known since.
     pub fn fresh(&mut self, id: StatementId, settings: &Arc<Settings>) -> bool {
-        let schema = self.schema;
-        let fresh = self.held.get(&id).and_then(|held| held.parsed.as_ref()).is_some_and(|(under, at)| {
-            let same = |name| under.value(name) == settings.value(name);
-            *at == schema
-                && (Arc::ptr_eq(under, settings)
-                    || (same("search_path") && same("role") && same("session_authorization")))
-        });
+        let scope = self.scope;
+        let fresh = self.held.get(&id).and_then(|held| held.parsed.as_ref());
+        let fresh = fresh.is_some_and(|(under, at)| *at == scope && parses_alike(under, settings));
         fresh && self.touch(id)
     }
 
     /// Notes under which settings a statement just sent is parsed.
     pub fn parsed_under(&mut self, id: StatementId, settings: Arc<Settings>) {
-        let schema = self.schema;
+        let scope = self.scope;
         if let Some(held) = self.held.get_mut(&id) {
-            held.parsed = Some((settings, schema));
+            held.parsed = Some((settings, scope));
         }
     }
 
-    /// Tells the schema's generation: a number that grows with every DDL statement known.
-    pub fn schema_changed(&mut self, generation: u64) {
-        self.schema = generation;
+    /// Tells whom the server works for, and under which schema.
+    pub fn enter(&mut self, scope: Scope) {
+        self.scope = scope;
+    }
+
+    /// A Parse that was sent under a name of ours succeeded.
+    pub(super) fn succeeded(&self, statement: &Prepared) {
+        if let Some((settings, scope)) = self.held.get(&statement.id).and_then(|held| held.parsed.as_ref()) {
+            statement.prove(*scope, settings);
+        }
     }
 
     /// The statement to close before another is prepared, if the set is full.
