@@ -3,4 +3,9 @@
 //! Invariant: no secret and no parameter value leaves through here.
 //! Deliberately absent: who reads it.
 
+pub mod expose;
+pub mod families;
 pub mod log;
+pub mod metrics;
+
+pub use metrics::{Counter, Histogram, Metrics, PoolStats, Refusal, Worker};
