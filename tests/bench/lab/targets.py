@@ -27,6 +27,8 @@ class Target:
     program: str
     split: bool = False
     runtime: str = "per-core"
+    # Policies that go before the built-in one: paths of `.wasm` files.
+    policies: tuple = ()
 
     def relays(self):
         """Whether there is a process to measure: not for a direct connection."""
@@ -134,6 +136,13 @@ class Running:
             return [path, "-n", "-D", "-f", self._write("pgpool.conf", values), "-F", passwords]
         values["replicas"] = ", ".join(f'"127.0.0.1:{port}"' for port in behind)
         values["workers"] = f"workers = {workers}" if workers else ""
+        values["policies"] = ""
+        if target.policies:
+            folder = f"{self.directory}/policies"
+            os.mkdir(folder)
+            for file in target.policies:
+                shutil.copy(file, folder)
+            values["policies"] = f'[policies]\ndirectory = "{folder}"'
         return [path, "run", "--config", self._write("pointsman.toml", values)]
 
     def _write(self, name, values):
