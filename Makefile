@@ -44,12 +44,14 @@ lint: ## formatting, clippy, shell scripts, dependency rules
 fmt: ## format the sources
 	@cargo fmt
 
-bench: ## criterion benches, then the whole process's cost per transaction beside other poolers
+bench: ## criterion benches, then a transaction's cost beside other proxies; QUICK=1 is short, INSTALL=1 installs those
 	@cargo bench --profile release
-	@if [[ -x benches/process/run ]]; then benches/process/run; fi
+	@cargo build $(CARGO_FLAGS) --bin pointsman
+	@tests/bench/run
 
 budget:
-	@if [[ -x tests/budget/run ]]; then tests/budget/run; else echo "no budget yet"; fi
+	@cargo build $(CARGO_FLAGS) --bin pointsman
+	@tests/budget/run
 
 conformance: ## PostgreSQL's own regression suite through the gateway
 	@if [[ -x tests/conformance/run ]]; then tests/conformance/run; else echo "tests/conformance/run is not there" && exit 1; fi
