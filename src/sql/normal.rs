@@ -1,10 +1,11 @@
-//! The literal-normalised form of a text: what texts that differ only in literals, spaces and comments have in common.
+//! The literal-normalised form of a text: what texts that differ only in literals and block comments have in common.
 //!
 //! Invariants: two texts with the same form have the same analysis but for the values of their dropped literals; a
 //! literal's class stays in the form (so `1` and `'1'` differ); only SELECT, INSERT, UPDATE, DELETE, MERGE and VALUES
 //! lose literals, and not inside the arguments of functions that name state or objects; hints stay.
 //!
-//! Deliberately absent: folding of case and of `IN` lists: a form of its own costs one parse, the fold costs every text.
+//! Deliberately absent: folding of case, spaces and `IN` lists. A form of its own costs one parse, a fold costs every
+//! text: as it is, whatever stands between two literals is copied in one go.
 
 use smallvec::SmallVec;
 
@@ -29,10 +30,12 @@ pub(crate) fn normalise(text: &[u8], standard_conforming_strings: bool) -> Optio
         kept_from: u32::MAX,
         name: None,
         error: false,
+        copied: 0,
     };
     // What a backslash means is part of what a text means.
     state.normal.form.push(if standard_conforming_strings { b'+' } else { b'-' });
     Lexer::whole(text, standard_conforming_strings, |token| state.token(&token));
+    state.copy(text.len());
     (!state.error).then_some(state.normal)
 }
 
@@ -49,6 +52,8 @@ struct State<'t> {
     /// The last token, if it was a name.
     name: Option<(usize, usize)>,
     error: bool,
+    /// How much of the text is in the form, or was left out of it.
+    copied: usize,
 }
 
 impl State<'_> {
@@ -86,7 +91,12 @@ impl State<'_> {
             TokenKind::HexString => 16,
             TokenKind::Comment => {
                 self.name = name;
+                let (from, to) = place(token);
+                self.copy(from);
+                self.copied = to;
                 let form = &mut self.normal.form;
+                // A comment parts what stands before and behind it.
+                form.push(b' ');
                 hints::parse(token.text, |key, value| {
                     form.push(17);
                     for part in [key, value] {
@@ -102,14 +112,18 @@ impl State<'_> {
             }
         };
         if class != 0 && self.drops && self.depth < self.kept_from {
+            let (from, to) = place(token);
+            self.copy(from);
+            self.copied = to;
             // Below 4 GiB by the caller's word.
-            #[expect(clippy::cast_possible_truncation, reason = "the text is shorter than 4 GiB")]
-            self.normal.literals.push((token.start as u32, token.end as u32));
+            self.normal.literals.push((from as u32, to as u32));
             self.normal.form.push(class);
-        } else {
-            self.normal.form.extend_from_slice(token.text);
-            self.normal.form.push(b' ');
         }
+    }
+
+    /// Copies the text up to `to`, from where it was copied last.
+    fn copy(&mut self, to: usize) {
+        self.normal.form.extend_from_slice(&self.text[self.copied..to]);
     }
 
     fn punctuation(&mut self, text: &[u8], name: Option<(usize, usize)>) {
