@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::observe::PoolStats;
 use crate::topology::Node;
 
 pub use budget::Budget;
@@ -66,6 +67,8 @@ pub enum CheckoutError {
 pub struct Pool {
     /// The node.
     pub node: Arc<Node>,
+    /// What it counts, in the queue and when it connects only.
+    pub stats: PoolStats,
     connector: Connector,
     budget: Arc<Budget>,
     inner: Mutex<Inner>,
@@ -151,7 +154,7 @@ impl Pool {
             closed: false,
             epoch: 0,
         };
-        Arc::new(Self { node, connector, budget, inner: Mutex::new(inner) })
+        Arc::new(Self { node, stats: PoolStats::default(), connector, budget, inner: Mutex::new(inner) })
     }
 
     /// Lends a connection: an idle one, a new one, or the next that comes back, in the order of asking.
@@ -167,13 +170,18 @@ impl Pool {
             Tried::Wait(receiver, wait) => (receiver, wait),
         };
         let mut receiver = GrantReceiver(receiver);
+        let waited = Waited { stats: &self.stats, since: Instant::now() };
         let granted = match wait {
             Some(limit) => match tokio::time::timeout(limit, &mut receiver.0).await {
                 Ok(granted) => granted,
-                Err(_) => return Err(CheckoutError::TimedOut(limit)),
+                Err(_) => {
+                    self.stats.timed_out.one();
+                    return Err(CheckoutError::TimedOut(limit));
+                }
             },
             None => (&mut receiver.0).await,
         };
+        drop(waited);
         match granted {
             Ok(Grant::Lent(lent)) => Ok(lent),
             Ok(Grant::Permit(permit)) => Ok(self.open(permit, worker).await?),
@@ -217,6 +225,7 @@ impl Pool {
             }
         }
         if inner.waiting.len() >= inner.limits.max_queue {
+            self.stats.queue_full.one();
             return Err(CheckoutError::QueueFull(inner.waiting.len()));
         }
         let (sender, receiver) = oneshot::channel();
@@ -226,7 +235,13 @@ impl Pool {
 
     async fn open(self: &Arc<Self>, permit: Permit, worker: usize) -> Result<Lent, Arc<ConnectError>> {
         let epoch = permit.epoch;
-        let server = self.connector.connect(worker, epoch).await.map_err(Arc::new)?;
+        let since = Instant::now();
+        let connected = self.connector.connect(worker, epoch).await;
+        match &connected {
+            Ok(_) => self.stats.connects.observe(since.elapsed()),
+            Err(_) => self.stats.connect_failures.one(),
+        }
+        let server = connected.map_err(Arc::new)?;
         // The permit's count is the connection's now.
         std::mem::forget(permit);
         Ok(self.lend(server))
@@ -368,6 +383,18 @@ enum Tried {
     Lent(Lent),
     Permit(Permit),
     Wait(oneshot::Receiver<Grant>, Option<Duration>),
+}
+
+/// A wait in the queue, counted when it ends, whatever ends it.
+struct Waited<'a> {
+    stats: &'a PoolStats,
+    since: Instant,
+}
+
+impl Drop for Waited<'_> {
+    fn drop(&mut self) {
+        self.stats.waits.observe(self.since.elapsed());
+    }
 }
 
 /// A place in the queue. What was granted and never taken goes on to the next.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::policy;
+
 /// What a node does in its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -88,6 +90,8 @@ pub struct Node {
     replayed: AtomicU64,
     timeline: AtomicU32,
     in_flight: AtomicU32,
+    /// Statements sent to it, by the role that was decided.
+    sent: [AtomicU64; 3],
     /// The topology's: raised when role or standing change.
     changes: Arc<AtomicU64>,
 }
@@ -104,6 +108,7 @@ impl Node {
             replayed: AtomicU64::new(0),
             timeline: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
+            sent: Default::default(),
             changes,
         }
     }
@@ -206,6 +211,17 @@ impl Node {
         } else {
             self.in_flight.fetch_sub(step.unsigned_abs(), Ordering::Relaxed);
         }
+    }
+
+    /// A statement for which `target` was decided goes to it. One relaxed addition, beside what [`Node::lent`] writes.
+    pub fn count_sent(&self, target: policy::Role) {
+        self.sent[target as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Statements sent to it so far for which `target` was decided.
+    #[must_use]
+    pub fn sent(&self, target: policy::Role) -> u64 {
+        self.sent[target as usize].load(Ordering::Relaxed)
     }
 }
 
