@@ -117,3 +117,67 @@ impl State {
         u64::from(b) << 32 | u64::from(c)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What PostgreSQL 15 answers to `SELECT hashint8extended(v, 8816678312871386365)`; the seed is [`PARTITION_SEED`].
+    #[test]
+    fn column_hashes() {
+        for (value, expected) in [
+            (0, -4403592609991167795_i64),
+            (1, 5968994663651403477),
+            (42, 7363975540656877951),
+            (-1, -5017072347659237694),
+            (-7, -7298374200968567817),
+            (i64::from(i32::MAX), -6050265599104649060),
+            (i64::from(i32::MIN), 4938542303000433043),
+            (1 << 31, 4938542303000433043),
+            (i64::MAX, 4938542303000433043),
+            (i64::MIN, -6050265599104649060),
+        ] {
+            assert_eq!(int_extended(value, PARTITION_SEED).cast_signed(), expected, "{value}");
+        }
+        // hashtextextended(v COLLATE "C", …)
+        for (value, expected) in [
+            ("", -5700645584453517373_i64),
+            ("a", -6705225459120232837),
+            ("acme", -3006037837944560592),
+            ("elevenbytes", 3534269422329101377),
+            ("twelve bytes", 1551002018851372083),
+            ("thirteen char", -8394117280085282049),
+            ("ein längerer Text mit Umlauten", -9036000821597393268),
+            (&"x".repeat(100), 894331291974510311),
+        ] {
+            assert_eq!(bytes_extended(value.as_bytes(), PARTITION_SEED).cast_signed(), expected, "{value}");
+        }
+        let uuid = crate::policy::value::parse_uuid("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11").unwrap();
+        assert_eq!(bytes_extended(&uuid, PARTITION_SEED).cast_signed(), 424513190990560493);
+    }
+
+    /// The remainder for which `satisfies_hash_partition('t', 97, remainder, v)` holds in PostgreSQL 15.
+    #[test]
+    fn partitions() {
+        for (value, remainder) in [(0, 18), (1, 30), (42, 43), (-1, 2), (-7, 94), (1 << 31, 87), (i64::MIN, 20)] {
+            assert_eq!(partition_int(value) % 97, remainder, "{value}");
+        }
+        for (value, remainder) in [
+            ("", 40),
+            ("a", 52),
+            ("acme", 7),
+            ("elevenbytes", 86),
+            ("twelve bytes", 76),
+            ("thirteen char", 77),
+            ("ein längerer Text mit Umlauten", 52),
+        ] {
+            assert_eq!(partition_text(value) % 97, remainder, "{value}");
+        }
+        for (value, remainder) in
+            [("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", 68), ("00000000-0000-0000-0000-000000000000", 75)]
+        {
+            let bytes = crate::policy::value::parse_uuid(value).unwrap();
+            assert_eq!(partition_uuid(&bytes) % 97, remainder, "{value}");
+        }
+    }
+}

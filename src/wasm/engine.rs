@@ -21,16 +21,16 @@ use super::compile::{self, Compiled};
 use super::host::Host;
 
 /// How often the ticker advances the epoch.
-pub(super) const TICK: Duration = Duration::from_millis(1);
+const TICK: Duration = Duration::from_millis(1);
 
 /// The ticker rests after so many ticks without a call. Longer than the longest life of a call.
 const REST_AFTER: u32 = 4_000;
 
-/// A call lives at most so many times its deadline, however little of the processor its thread got.
+/// Past its deadline a call lives at most so many times its deadline more, however little of the processor its thread got.
 const PATIENCE: u32 = 50;
 
-/// The longest deadline that [`Engine`] keeps.
-pub(super) const LONGEST_DEADLINE: Duration = Duration::from_secs(2);
+/// The longest deadline that is kept; longer ones are cut.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Stack that a component may use; a worker thread has at least 2 MiB.
 const STACK: usize = 256 << 10;
@@ -105,6 +105,7 @@ impl Engine {
     /// Starts the clock of one call.
     #[inline]
     pub(super) fn begin(&self, store: &mut Store<Host>, deadline: Duration) {
+        let deadline = deadline.min(LONGEST_DEADLINE);
         let clock = &mut store.data_mut().clock;
         clock.deadline = deadline;
         clock.since = None;
@@ -178,7 +179,8 @@ pub(super) struct CallClock {
 }
 
 impl CallClock {
-    /// Whether a call that has reached its deadline is to end now.
+    /// Whether a call that has reached its deadline is to end now: once it used as much of the processor again. What it
+    /// used before nobody knows, for asking at the start of each call would cost more than most calls.
     fn late(&mut self) -> bool {
         let used = thread_time();
         let now = Instant::now();
@@ -186,7 +188,7 @@ impl CallClock {
             self.since = Some((used, now));
             return false;
         };
-        used.saturating_sub(used_then) >= TICK / 2 || now.duration_since(then) >= self.deadline * PATIENCE
+        used.saturating_sub(used_then) >= self.deadline || now.duration_since(then) >= self.deadline * PATIENCE
     }
 }
 

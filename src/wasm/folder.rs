@@ -126,7 +126,8 @@ impl Folder {
             };
             known.again = None;
             let empty = stamps.component.is_some_and(|stamp| stamp.size == 0);
-            let due = since + if empty { quiet.max(EMPTY_PATIENCE) } else { quiet };
+            // Without a quiet time the caller wants to know now, at the start above all.
+            let due = since + if empty && !quiet.is_zero() { EMPTY_PATIENCE } else { quiet };
             if now < due {
                 known.since = Some(since);
                 scan.next = scan.next.min(Some(due));

@@ -21,7 +21,7 @@ use super::event::{PolicyEvent, PolicyState, PolicyStatus};
 use super::folder::{Change, Folder};
 use super::generation::{Ingredients, Loaded, Notice, WasmPolicy};
 use super::settings;
-use super::store::{Chains, Entries, Message, Observer, StoreConfig, StoreError};
+use super::store::{Chains, Message, Observer, StoreConfig, StoreError};
 use super::worker::{self, Done, Job};
 use crate::policy::{Chain, Digest, Link, OnFault, ReadWriteSplit};
 
@@ -34,7 +34,7 @@ const BUILTIN: &str = ReadWriteSplit::NAME;
 /// What readers share with the store's thread.
 pub(super) struct Shared {
     pub(super) chains: ArcSwap<Chains>,
-    entries: Entries,
+    entries: Mutex<BTreeMap<Box<str>, Entry>>,
 }
 
 /// A policy as the status shows it.
@@ -142,20 +142,9 @@ impl Keeper {
         messages: Sender<Message>,
     ) -> Result<Self, StoreError> {
         let (jobs, queue) = channel();
-        let (done, results) = channel();
         std::thread::Builder::new().name("policy-compile".into()).spawn({
-            let engine = Arc::clone(&engine);
-            move || worker::run(&engine, &queue, &done)
-        })?;
-        std::thread::Builder::new().name("policy-results".into()).spawn({
-            let messages = messages.clone();
-            move || {
-                for result in results {
-                    if messages.send(Message::Done(result)).is_err() {
-                        return;
-                    }
-                }
-            }
+            let (engine, messages) = (Arc::clone(&engine), messages.clone());
+            move || worker::run(&engine, &queue, &messages)
         })?;
         let chain = Arc::new(Chain::new(engine.next_number(), Vec::new()));
         let chains = Chains { default: chain, by_database: std::collections::HashMap::default() };
@@ -476,8 +465,7 @@ impl Keeper {
             }
             Notice::Tripped(_) => {
                 let generation = unit.candidates.remove(position).generation.clone();
-                let faults = format!("{generation:?}", generation = generation.digest);
-                unit.error = Some(format!("generation {faults} failed too often and was retired").into());
+                unit.error = Some(format!("{} failed too often and was retired", generation.digest).into());
                 let back_to = unit.serving().map(|loaded| loaded.generation.clone());
                 (self.observer)(&PolicyEvent::Tripped { name, generation, back_to });
                 self.publish();

@@ -7,7 +7,8 @@ use wasmtime::ResourceLimiter;
 /// The bounds of one policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Time for one decision. A call that uses this much and two milliseconds more of the processor is ended.
+    /// Time for one decision, at most two seconds. A call that is not back by then, and uses as much of the processor
+    /// again, is ended; one whose thread is off the processor is not to blame.
     pub deadline: Duration,
     /// Time to start an instance and take the settings; not on the data path.
     pub configure_deadline: Duration,

@@ -13,7 +13,6 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 
 use super::engine::Engine;
 use super::event::{PolicyEvent, PolicyStatus};
@@ -149,7 +148,7 @@ impl PolicyStore {
         let (done, answer) = channel();
         if self.messages.send(message(done)).is_ok() {
             // An error means that the store is gone, and nothing is left to wait for.
-            drop(answer.recv());
+            let _ = answer.recv();
         }
     }
 }
@@ -212,6 +211,3 @@ fn serve(mut keeper: Keeper, inbox: &Receiver<Message>) {
         }
     }
 }
-
-/// Shared between the store's thread and its readers.
-pub(super) type Entries = Mutex<BTreeMap<Box<str>, super::keeper::Entry>>;

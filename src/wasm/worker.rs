@@ -9,7 +9,8 @@ use std::sync::mpsc::{Receiver, Sender};
 use super::compile::{Compiled, compile};
 use super::engine::Engine;
 use super::generation::{Ingredients, Loaded};
-use crate::policy::Fault;
+use super::store::Message;
+use crate::policy::{Digest, Fault};
 
 /// How much the compile thread gives way to others. Low enough to leave queries alone, high enough that a small policy
 /// is ready within half a second on a machine whose cores are all busy.
@@ -28,17 +29,17 @@ pub(super) struct Job {
 /// What became of a job.
 pub(super) struct Done {
     pub(super) name: Box<str>,
-    pub(super) digest: crate::policy::Digest,
+    pub(super) digest: Digest,
     pub(super) compiled: Result<Arc<Compiled>, String>,
     pub(super) loaded: Option<Result<Arc<Loaded>, Fault>>,
 }
 
 /// Runs until the sender of jobs is gone.
-pub(super) fn run(engine: &Arc<Engine>, jobs: &Receiver<(crate::policy::Digest, Job)>, done: &Sender<Done>) {
+pub(super) fn run(engine: &Arc<Engine>, jobs: &Receiver<(Digest, Job)>, done: &Sender<Message>) {
     if let Err(error) = rustix::process::nice(NICENESS) {
         tracing::debug!(%error, "the compile thread keeps its priority");
     }
-    let mut waiting: BTreeMap<Box<str>, (crate::policy::Digest, Job)> = BTreeMap::new();
+    let mut waiting: BTreeMap<Box<str>, (Digest, Job)> = BTreeMap::new();
     loop {
         if waiting.is_empty() {
             let Ok((digest, job)) = jobs.recv() else { return };
@@ -46,14 +47,14 @@ pub(super) fn run(engine: &Arc<Engine>, jobs: &Receiver<(crate::policy::Digest, 
         }
         waiting.extend(jobs.try_iter().map(|(digest, job)| (job.name.clone(), (digest, job))));
         let Some((_, (digest, job))) = waiting.pop_first() else { continue };
-        if done.send(perform(engine, digest, job)).is_err() {
+        if done.send(Message::Done(perform(engine, digest, job))).is_err() {
             return;
         }
     }
 }
 
 /// Compiles and loads, on whatever thread calls.
-pub(super) fn perform(engine: &Arc<Engine>, digest: crate::policy::Digest, job: Job) -> Done {
+pub(super) fn perform(engine: &Arc<Engine>, digest: Digest, job: Job) -> Done {
     let Job { name, component, bytes, load } = job;
     let compiled = compile(engine, component, &bytes);
     let loaded = compiled.as_ref().ok().map(|compiled| Loaded::load(engine, load(Arc::clone(compiled))));
