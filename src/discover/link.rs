@@ -33,6 +33,8 @@ pub(super) enum Asked {
 pub(super) struct Link {
     worker: usize,
     own: Option<Server>,
+    /// The texts prepared on `own`, under their numbers here: planning costs a server more than answering.
+    prepared: Vec<Box<str>>,
     /// The reason why the monitor's account was refused was logged.
     warned: bool,
 }
@@ -45,7 +47,7 @@ enum Broken {
 
 impl Link {
     pub(super) fn new(worker: usize) -> Self {
-        Self { worker, own: None, warned: false }
+        Self { worker, own: None, prepared: Vec::new(), warned: false }
     }
 
     /// The next question is asked on a new connection.
@@ -131,17 +133,16 @@ impl Link {
                 return Asked::Unable(error.to_string());
             }
         };
-        match put(&mut server.stream, &mut server.upstream, queries, false).await {
+        let queries: Vec<String> = queries.iter().map(|query| self.execute(query)).collect();
+        let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+        match put(&mut server.stream, &mut server.upstream, &queries, false).await {
             Ok(answers) => {
                 self.own = Some(server);
                 Asked::Answers(answers)
             }
             Err(Broken::Io(error)) => Asked::Failed(Failure::Lost, error.to_string()),
             Err(Broken::Protocol(error)) => Asked::Unable(error.to_string()),
-            Err(Broken::Refused(why)) => {
-                self.own = Some(server).filter(Server::clean);
-                Asked::Unable(why)
-            }
+            Err(Broken::Refused(why)) => Asked::Unable(why),
         }
     }
 
@@ -155,8 +156,20 @@ impl Link {
         if let Some(server) = self.own.take() {
             return Some(Ok(server));
         }
+        self.prepared.clear();
         let connector = source.connector(node, dbname)?;
         Some(connector.connect(self.worker, 0).await)
+    }
+
+    /// The text that runs `query` on the monitor's own connection, prepared there if it is not yet. Should that fail, the
+    /// connection goes, and what is prepared with it.
+    fn execute(&mut self, query: &str) -> String {
+        if let Some(number) = self.prepared.iter().position(|known| **known == *query) {
+            return format!("EXECUTE p{number}");
+        }
+        let number = self.prepared.len();
+        self.prepared.push(query.into());
+        format!("PREPARE p{number} AS {query}; EXECUTE p{number}")
     }
 
     /// Waits until the monitor's own connection ends, for ever if there is none. `None`: the server ended it in order.

@@ -40,6 +40,12 @@ pub(super) const FULL: &str = "SELECT r, \
 /// What a standby is asked while somebody waits for it: recovery and replay position.
 pub(super) const REPLAYED: &str = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn()";
 
+/// What a primary is asked while tickets wait: timeline and position as in [`FULL`], both NULL on a standby.
+pub(super) const INSERTED: &str = "SELECT pg_catalog.concat(pg_catalog.substr(file_name, 1, 8), ':', file_offset, ':', \
+    pg_catalog.current_setting('wal_block_size')), p \
+    FROM (SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_insert_lsn() END OFFSET 0) \
+        AS _ (p), LATERAL pg_catalog.pg_walfile_name_offset(p)";
+
 /// Around a question on a borrowed connection: its client may have left `default_transaction_isolation` at serializable,
 /// which a standby refuses.
 pub(super) const PLAIN_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY";
@@ -87,13 +93,7 @@ pub(super) fn report(row: &[Column]) -> Option<Report> {
     let second = second.as_deref().and_then(Lsn::parse);
     let timeline = timeline.as_deref();
     let state = match recovery.as_deref()? {
-        "f" => {
-            let mut parts = timeline?.split(':');
-            let timeline = u32::from_str_radix(parts.next()?, 16).ok()?;
-            let (offset, page) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-            let lsn = end_of_records(position?, offset, page);
-            State::Primary { inserted: Position { timeline, lsn }, flushed: second? }
-        }
+        "f" => State::Primary { inserted: end_of_records(timeline?, position?)?, flushed: second? },
         "t" => {
             let timeline = timeline.and_then(|timeline| timeline.parse().ok()).unwrap_or(0);
             let connected = receiver.as_deref() == Some("t");
@@ -108,20 +108,32 @@ pub(super) fn report(row: &[Column]) -> Option<Report> {
     Some(Report { started: started.clone()?, state })
 }
 
-/// The position that a standby reaches which has replayed every record before the insert position `lsn`.
+/// The position that a standby reaches which has replayed every record before the insert position `lsn`; `place` is the
+/// timeline, the offset in the segment and the size of a page, as [`FULL`] brings them.
 ///
 /// Where the last record ends with its page, the insert position is behind the next page's header (24 bytes; 40 at the start
 /// of a segment: `xlog_internal.h`), and a standby stays before it until another record comes: for ever, if the primary
 /// is idle.
-fn end_of_records(lsn: Lsn, offset: u64, page: u64) -> Lsn {
+fn end_of_records(place: &str, lsn: Lsn) -> Option<Position> {
     const SHORT_HEADER: u64 = 24;
     const LONG_HEADER: u64 = 40;
+    let mut parts = place.split(':');
+    let timeline = u32::from_str_radix(parts.next()?, 16).ok()?;
+    let (offset, page): (u64, u64) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     let header = match offset {
         LONG_HEADER => LONG_HEADER,
         _ if page != 0 && offset % page == SHORT_HEADER => SHORT_HEADER,
         _ => 0,
     };
-    Lsn(lsn.0 - header.min(lsn.0))
+    Some(Position { timeline, lsn: Lsn(lsn.0.saturating_sub(header)) })
+}
+
+/// Reads the row that [`INSERTED`] brings; `None` also if the node is no primary any more.
+pub(super) fn inserted(row: &[Column]) -> Option<Position> {
+    match row {
+        [Some(place), Some(lsn)] => end_of_records(place, Lsn::parse(lsn)?),
+        _ => None,
+    }
 }
 
 /// Reads the row that [`REPLAYED`] brings; `None` also if the node is no standby any more.
@@ -173,6 +185,15 @@ mod tests {
         check(&["f", "1.5", "-", "0/30", "0/20", "-", "-"], None);
         check(&["x", "1.5", "1", "0/30", "0/20", "-", "-"], None);
         check(&["f", "1.5", "1"], None);
+    }
+
+    #[test]
+    fn a_demoted_primary_has_no_position_to_promise() {
+        let row = |place: &str, lsn: Option<&str>| [Some(place.to_owned()), lsn.map(str::to_owned)];
+        let at = |lsn| Some(Position { timeline: 2, lsn: Lsn(lsn) });
+        assert_eq!(inserted(&row("00000002:40:8192", Some("0/5000028"))), at(0x500_0000));
+        assert_eq!(inserted(&row("00000002:41:8192", Some("0/5000029"))), at(0x500_0029));
+        assert_eq!(inserted(&row("::8192", None)), None);
     }
 
     #[test]

@@ -67,6 +67,12 @@ enum Claim {
     Standby,
 }
 
+impl Claim {
+    fn on(position: Position) -> Self {
+        Self::Primary { timeline: position.timeline }
+    }
+}
+
 /// Which question to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -74,6 +80,8 @@ pub(super) enum Kind {
     Full,
     /// A standby's replay position.
     Replayed,
+    /// A primary's insert position.
+    Inserted,
 }
 
 /// What a node's task does next.
@@ -147,8 +155,12 @@ impl ShardWatch {
     pub(super) fn kind_when_called(&self, index: usize) -> Kind {
         let inner = self.inner.lock();
         let watched = &inner.watched[index];
-        let plain = watched.claim == Some(Claim::Standby) && watched.health.up() && !watched.health.doubted();
-        if plain { Kind::Replayed } else { Kind::Full }
+        match watched.claim {
+            _ if !watched.health.up() || watched.health.doubted() => Kind::Full,
+            Some(Claim::Standby) => Kind::Replayed,
+            Some(Claim::Primary { .. }) => Kind::Inserted,
+            None => Kind::Full,
+        }
     }
 
     /// A question to the node begins. Returns whether it must be asked on a new connection.
@@ -247,7 +259,7 @@ impl ShardWatch {
             watched.timeline = 0;
         }
         let (claim, position) = match &report.state {
-            State::Primary { inserted, .. } => (Claim::Primary { timeline: inserted.timeline }, Some(*inserted)),
+            State::Primary { inserted, .. } => (Claim::on(*inserted), Some(*inserted)),
             State::Standby { timeline, replayed, .. } => {
                 watched.timeline = watched.timeline.max(*timeline);
                 let timeline = watched.timeline;
@@ -306,6 +318,22 @@ impl ShardWatch {
         nearer(before, position)
     }
 
+    /// A primary answered [`INSERTED`](super::probe::INSERTED); `None`: it is none any more, or cannot say.
+    pub(super) fn inserted(&self, topology: &Topology, index: usize, at: Option<Position>, question: Question) {
+        let mut inner = self.inner.lock();
+        let watched = &mut inner.watched[index];
+        let known = self.primary.load(Ordering::Relaxed) == index && watched.claim == at.map(Claim::on);
+        let (Some(at), true) = (at, known) else {
+            // Its role or timeline is another now: the full question tells, at once.
+            watched.health.reported();
+            return;
+        };
+        self.nodes[index].set_position(Some(at));
+        self.shard(topology).watermark.answer(question, at);
+        self.note(topology);
+        self.call_waited_for(topology);
+    }
+
     /// What the node's task does next.
     pub(super) fn plan(&self, topology: &Topology, index: usize, interval: Duration, now: Instant) -> Plan {
         let mark = &self.shard(topology).watermark;
@@ -321,8 +349,11 @@ impl ShardWatch {
             return Plan { kind: Kind::Full, wait: Some(interval) };
         }
         if primary {
-            let wait = if mark.sleep() { interval } else { Duration::ZERO };
-            return Plan { kind: Kind::Full, wait: Some(wait) };
+            return if mark.sleep() {
+                Plan { kind: Kind::Full, wait: Some(interval) }
+            } else {
+                Plan { kind: Kind::Inserted, wait: Some(Duration::ZERO) }
+            };
         }
         if watched.claim == Some(Claim::Standby) && watched.timeline != 0 && !reaches(node.position(), mark.goal()) {
             return Plan { kind: Kind::Replayed, wait: None };

@@ -109,6 +109,13 @@ fn writes_are_followed_and_a_replica_that_stands_still_is_seen() {
     rig.settled();
     let topology = rig.topology();
 
+    // The monitor's account reads catalogues as well.
+    let pool = rig.live.config.pool_for("demo", "demo");
+    let account = rig.cluster().new_account("demo", "demo", "demo", Credentials::None, &pool);
+    rig.cluster().adopt(&account);
+    eventually("the catalogue is read", || account.catalog().generation() > 1);
+    assert!(account.pools().is_empty(), "nothing was borrowed");
+
     let mut writes = rig.wrote(0);
     let took = eventually("all replicas have the write", || writes.required(topology, 0) == Requirement::None);
     assert!(took < Duration::from_secs(2), "{took:?}");

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use super::Source;
 use super::link::{Asked, Link};
-use super::probe::{self, FULL, REPLAYED};
+use super::probe::{self, FULL, INSERTED, REPLAYED};
 use super::shard::{Kind, ShardWatch};
 
 /// Least time between two questions to one node.
-const GAP: Duration = Duration::from_millis(5);
+const GAP: Duration = Duration::from_millis(2);
+/// Least time between two questions for tickets: those taken within it share an answer.
+const TICKETS: Duration = Duration::from_millis(10);
 /// A replica that somebody waits for is asked again after this; the time doubles while it does not come nearer.
 const FIRST_PACE: Duration = Duration::from_millis(2);
 
@@ -44,7 +46,8 @@ pub(super) async fn run(source: Weak<dyn Source>, shard: Arc<ShardWatch>, index:
                 Some(wait) => wait,
                 None => pace.min(interval),
             };
-            wait.max(GAP.saturating_sub(asked_at.elapsed()))
+            let gap = if kind == Kind::Inserted { TICKETS } else { GAP };
+            wait.max(gap.saturating_sub(asked_at.elapsed()))
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -76,6 +79,7 @@ async fn ask(source: &dyn Source, shard: &ShardWatch, index: usize, link: &mut L
     let query = match kind {
         Kind::Full => FULL,
         Kind::Replayed => REPLAYED,
+        Kind::Inserted => INSERTED,
     };
     let asked = link.ask(source, node, None, &[query], source.config().monitor.timeout).await;
     let now = Instant::now();
@@ -92,6 +96,10 @@ async fn ask(source: &dyn Source, shard: &ShardWatch, index: usize, link: &mut L
             let row = answers.first().and_then(|answer| answer.rows.first()).map(Vec::as_slice).unwrap_or_default();
             match (kind, probe::report(row)) {
                 (Kind::Replayed, _) => shard.replayed(topology, index, probe::replayed(row), now),
+                (Kind::Inserted, _) => {
+                    shard.inserted(topology, index, probe::inserted(row), question);
+                    false
+                }
                 (Kind::Full, Some(report)) => shard.reports(topology, index, &report, question, (asked_at, now)),
                 (Kind::Full, None) => {
                     shard.unable(index, "it answered something else than was asked");

@@ -127,10 +127,10 @@ fn tickets_are_answered_by_the_primary_alone() {
     rig.standby(2, 1, 10);
     let mut writes = rig.wrote();
     let plan = rig.watch.plan(&rig.topology, 0, INTERVAL, rig.now());
-    assert_eq!(plan.wait, Some(Duration::ZERO), "a ticket waits");
+    assert_eq!(plan, Plan { kind: Kind::Inserted, wait: Some(Duration::ZERO) }, "a ticket waits");
     rig.standby(1, 1, 20);
     assert_eq!(writes.required(&rig.topology, 0), Requirement::Primary);
-    rig.primary(0, 1, 20);
+    rig.watch.inserted(&rig.topology, 0, Some(at(1, 20)), rig.watch.question(&rig.topology));
     assert_eq!(writes.required(&rig.topology, 0), Requirement::Position(at(1, 20)));
     let plan = rig.watch.plan(&rig.topology, 0, INTERVAL, rig.now());
     assert_eq!(plan.wait, Some(INTERVAL));
@@ -194,6 +194,20 @@ fn failures_of_the_data_path_and_of_questions_count_together() {
     assert_eq!(wait(0), Some(INTERVAL / 2), "a primary is asked all the same");
     let read = Conditions { replica: true, ..Conditions::default() };
     assert_eq!(&*rig.topology.choose(&read).unwrap().spec.name, "n2");
+}
+
+#[test]
+fn a_short_answer_that_contradicts_the_last_full_one_is_not_believed() {
+    let mut rig = Rig::new(&[Primary, Replica]);
+    rig.primary(0, 1, 10);
+    let mut writes = rig.wrote();
+    for said in [None, Some(at(2, 20))] {
+        rig.watch.inserted(&rig.topology, 0, said, rig.watch.question(&rig.topology));
+        assert_eq!(writes.required(&rig.topology, 0), Requirement::Primary);
+        assert_eq!(rig.watch.plan(&rig.topology, 0, INTERVAL, rig.now()).kind, Kind::Full);
+    }
+    rig.primary(0, 2, 20);
+    assert_eq!(writes.required(&rig.topology, 0), Requirement::Position(at(2, 20)));
 }
 
 #[test]
