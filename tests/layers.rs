@@ -24,7 +24,7 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
     ("discover", 2, &["net", "pool", "observe"]),
     ("observe", 2, &[]),
     ("control", 3, &[]),
-    ("gateway", 4, &[]),
+    ("gateway", 4, &["admin"]),
     ("admin", 4, &[]),
     ("demo", 4, &[]),
     ("cli", 4, &["gateway", "admin", "demo"]),

@@ -100,12 +100,11 @@ impl Samples<'_> {
     /// # Errors
     /// Those of the writer beneath.
     pub fn value(&mut self, labels: &[&str], value: u64) -> fmt::Result {
-        let labels = Labels::new(self.family, labels);
-        let mut encoder = self.encoder.encode_family(&labels)?;
-        match self.family.kind {
+        let kind = self.family.kind;
+        self.labelled(labels, |encoder| match kind {
             Kind::Counter => encoder.encode_counter::<NoLabelSet, u64, u64>(&value, None),
             _ => encoder.encode_gauge(&value),
-        }
+        })
     }
 
     /// A gauge's number, such as seconds.
@@ -113,7 +112,7 @@ impl Samples<'_> {
     /// # Errors
     /// Those of the writer beneath.
     pub fn fraction(&mut self, labels: &[&str], value: f64) -> fmt::Result {
-        self.encoder.encode_family(&Labels::new(self.family, labels))?.encode_gauge(&value)
+        self.labelled(labels, |encoder| encoder.encode_gauge(&value))
     }
 
     /// A histogram.
@@ -123,22 +122,24 @@ impl Samples<'_> {
     pub fn times(&mut self, labels: &[&str], times: &Times) -> fmt::Result {
         let bounds = Histogram::BOUNDS.iter().map(std::time::Duration::as_secs_f64).chain([f64::MAX]);
         let buckets: Vec<_> = bounds.zip(times.buckets).collect();
-        let labels = Labels::new(self.family, labels);
-        let mut encoder = self.encoder.encode_family(&labels)?;
-        encoder.encode_histogram::<NoLabelSet>(times.sum.as_secs_f64(), times.count(), &buckets, None)
+        self.labelled(labels, |encoder| {
+            encoder.encode_histogram::<NoLabelSet>(times.sum.as_secs_f64(), times.count(), &buckets, None)
+        })
+    }
+
+    fn labelled(&mut self, values: &[&str], write: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result) -> fmt::Result {
+        debug_assert_eq!(self.family.labels.len(), values.len(), "{}", self.family.name);
+        if values.is_empty() {
+            return write(&mut self.encoder);
+        }
+        let labels = Labels { names: self.family.labels, values };
+        write(&mut self.encoder.encode_family(&labels)?)
     }
 }
 
 struct Labels<'a> {
     names: &'static [&'static str],
     values: &'a [&'a str],
-}
-
-impl<'a> Labels<'a> {
-    fn new(family: &'static Family, values: &'a [&'a str]) -> Self {
-        debug_assert_eq!(family.labels.len(), values.len(), "{}", family.name);
-        Self { names: family.labels, values }
-    }
 }
 
 impl EncodeLabelSet for Labels<'_> {

@@ -129,9 +129,9 @@ mod tests {
         assert_eq!(filter.with_current(ToString::to_string).unwrap(), "warn");
         let handle = LogHandle { filter: filter.clone(), pinned: false };
         handle.set_level("debug").unwrap();
-        assert_eq!(filter.with_current(ToString::to_string).unwrap(), "debug");
+        assert_eq!(filter.with_current(ToString::to_string).unwrap(), "sqlparser=off,debug");
         assert!(handle.set_level("a=b=c").is_err());
-        assert_eq!(filter.with_current(ToString::to_string).unwrap(), "debug");
+        assert_eq!(filter.with_current(ToString::to_string).unwrap(), "sqlparser=off,debug");
         drop(layer);
     }
 }
