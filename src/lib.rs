@@ -16,14 +16,18 @@
 //! | 2 | [`net`] | sockets and TLS |
 //! | 2 | [`pool`] | server connections |
 //! | 2 | [`discover`] | which node is the primary, which are alive, how far each has come |
+//! | 2 | [`wasm`] | the policy host |
+//! | 2 | [`discover`] | probes, roles, lag, positions |
 //! | 2 | [`observe`] | logs and metrics |
 //! | 3 | [`control`] | the live snapshot |
 //! | 4 | [`gateway`] | accept and drive |
+//! | 4 | [`admin`] | metrics, health, status |
 //! | 4 | [`demo`] | a real PostgreSQL cluster for the demo and the tests |
 //! | 4 | [`cli`] | arguments in, exit code out |
 //!
 //! ARCHITECTURE.md tells the life of a query and the invariants.
 
+pub mod admin;
 pub mod auth;
 pub mod catalog;
 pub mod cli;
@@ -40,4 +44,5 @@ pub mod session;
 pub mod sql;
 pub mod topology;
 pub mod upstream;
+pub mod wasm;
 pub mod wire;

@@ -134,7 +134,7 @@ impl Cluster {
             credentials,
             mode: pool.mode,
             pool: pool.clone(),
-            pools: Mutex::default(),
+            pools: self.topology.nodes().map(|_| OnceLock::new()).collect(),
             greetings: Mutex::default(),
             catalog: self.catalog(dbname),
         })
@@ -265,7 +265,8 @@ pub struct Account {
     /// When a server connection goes back.
     pub mode: PoolMode,
     pool: PoolConfig,
-    pools: Mutex<HashMap<Box<str>, Arc<Pool>>>,
+    /// By the nodes' numbers.
+    pools: Box<[OnceLock<Arc<Pool>>]>,
     /// What servers report to a client that starts with these settings.
     greetings: Mutex<HashMap<Arc<Settings>, Arc<Parameters>>>,
     catalog: Arc<ArcSwap<Catalog>>,
@@ -276,18 +277,16 @@ const GREETINGS: usize = 1024;
 
 impl Account {
     /// The pool of connections to `node`.
-    pub fn pool(&self, node: &Arc<Node>) -> Arc<Pool> {
-        let mut pools = self.pools.lock();
-        if let Some(pool) = pools.get(&node.spec.name) {
-            return Arc::clone(pool);
-        }
-        let cluster = &self.cluster;
-        let connector = cluster.connector(node, &self.user, &self.dbname, self.credentials.clone(), &self.pool);
-        let limits = pool_limits(&self.pool);
-        let pool = Pool::new(Arc::clone(node), connector, Arc::clone(&cluster.budget), limits, cluster.workers);
-        cluster.budget.register(&pool);
-        pools.insert(node.spec.name.clone(), Arc::clone(&pool));
-        pool
+    pub fn pool(&self, node: &Arc<Node>) -> &Arc<Pool> {
+        // A node's number is its place in the list that the pools were made from.
+        self.pools[node.number].get_or_init(|| {
+            let cluster = &self.cluster;
+            let connector = cluster.connector(node, &self.user, &self.dbname, self.credentials.clone(), &self.pool);
+            let limits = pool_limits(&self.pool);
+            let pool = Pool::new(Arc::clone(node), connector, Arc::clone(&cluster.budget), limits, cluster.workers);
+            cluster.budget.register(&pool);
+            pool
+        })
     }
 
     /// What is known of its database's functions and relations now.
@@ -299,7 +298,7 @@ impl Account {
     /// All pools opened so far.
     #[must_use]
     pub fn pools(&self) -> Vec<Arc<Pool>> {
-        self.pools.lock().values().cloned().collect()
+        self.pools.iter().filter_map(OnceLock::get).cloned().collect()
     }
 
     /// The configuration of its pools.

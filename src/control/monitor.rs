@@ -38,7 +38,7 @@ impl Source for Cluster {
     fn lenders(&self, node: &Arc<Node>, dbname: Option<&str>) -> Vec<Arc<Pool>> {
         let accounts = self.accounts();
         let fitting = accounts.iter().filter(|account| dbname.is_none_or(|name| *account.dbname == *name));
-        fitting.take(LENDERS).map(|account| account.pool(node)).collect()
+        fitting.take(LENDERS).map(|account| Arc::clone(account.pool(node))).collect()
     }
 
     fn catalogs(&self) -> Vec<(Box<str>, Arc<ArcSwap<Catalog>>)> {

@@ -7,15 +7,24 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 use rand::Rng as _;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Notify;
 
+use crate::admin::Sessions;
 use crate::pool::{CancelGate, CancelTarget};
+use crate::session::Pins;
 use crate::wire::startup::CancelKey;
+
+/// Nothing waits.
+const RESTS: u8 = 0;
+/// A statement waits for a server.
+const WAITS: u8 = 1;
+/// And a cancel request came for it.
+const TOLD: u8 = 2;
 
 /// Bytes of a secret key with protocol 3.2.
 const LONG_SECRET: usize = 32;
@@ -32,8 +41,12 @@ pub(super) struct Handle {
     /// What the client was told.
     pub(super) key: CancelKey,
     running: Mutex<Option<(Arc<CancelGate>, Arc<CancelTarget>)>>,
-    /// Something waits without a server: see [`Handle::waiting`].
-    waits: AtomicBool,
+    /// Whether something waits without a server: see [`Handle::waiting`].
+    waits: AtomicU8,
+    /// The server is kept between two transactions.
+    resting: AtomicBool,
+    /// Why, as of the last time.
+    pins: Mutex<Pins>,
     cancelled: Notify,
 }
 
@@ -53,7 +66,9 @@ impl Registry {
             let handle = Arc::new(Handle {
                 key: CancelKey { pid, secret: secret.into() },
                 running: Mutex::new(None),
-                waits: AtomicBool::new(false),
+                waits: AtomicU8::new(RESTS),
+                resting: AtomicBool::new(false),
+                pins: Mutex::default(),
                 cancelled: Notify::new(),
             });
             sessions.insert(pid, Arc::clone(&handle));
@@ -69,6 +84,30 @@ impl Registry {
     /// Sessions now.
     pub(super) fn len(&self) -> usize {
         self.sessions.lock().len()
+    }
+
+    /// What all sessions do now.
+    pub(super) fn states(&self) -> Sessions {
+        let handles: Vec<_> = self.sessions.lock().values().cloned().collect();
+        let mut states = Sessions::default();
+        for handle in handles {
+            if handle.running.lock().is_none() {
+                let waits = handle.waits.load(Ordering::Relaxed) != RESTS;
+                *(if waits { &mut states.waiting } else { &mut states.idle }) += 1;
+                continue;
+            }
+            let resting = handle.resting.load(Ordering::Relaxed);
+            *(if resting { &mut states.pinned } else { &mut states.active }) += 1;
+            let pins = *handle.pins.lock();
+            let session_mode = (resting && !pins.any()).then_some("session pooling");
+            for cause in pins.names().chain(session_mode) {
+                match states.pins.iter_mut().find(|(known, _)| *known == cause) {
+                    Some((_, count)) => *count += 1,
+                    None => states.pins.push((cause, 1)),
+                }
+            }
+        }
+        states
     }
 
     /// Carries out a client's request. Returns when the server has taken it.
@@ -87,8 +126,12 @@ impl Registry {
                 }
                 drop(guard);
             }
-            None if handle.waits.load(Ordering::Acquire) => handle.cancelled.notify_one(),
-            None => {}
+            None => {
+                let told = handle.waits.compare_exchange(WAITS, TOLD, Ordering::AcqRel, Ordering::Relaxed);
+                if told.is_ok() {
+                    handle.cancelled.notify_one();
+                }
+            }
         }
     }
 }
@@ -104,9 +147,20 @@ impl Handle {
         *self.running.lock() = None;
     }
 
+    /// The server is kept though nothing runs on it.
+    pub(super) fn keeps(&self, pins: Pins) {
+        *self.pins.lock() = pins;
+        self.resting.store(true, Ordering::Relaxed);
+    }
+
+    /// The server that is kept works again.
+    pub(super) fn works(&self) {
+        self.resting.store(false, Ordering::Relaxed);
+    }
+
     /// Waits for a cancel of a statement that no server has yet; the guard ends the readiness for one.
     pub(super) fn waiting(&self) -> Waiting<'_> {
-        self.waits.store(true, Ordering::Release);
+        self.waits.store(WAITS, Ordering::Release);
         Waiting(self)
     }
 }
@@ -123,10 +177,11 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waits.store(false, Ordering::Release);
-        // A request that came too late must not hit the next statement.
-        let stale = self.0.cancelled.notified();
-        tokio::pin!(stale);
-        stale.as_mut().enable();
+        if self.0.waits.swap(RESTS, Ordering::AcqRel) == TOLD {
+            // A request that came too late must not hit the next statement.
+            let stale = self.0.cancelled.notified();
+            tokio::pin!(stale);
+            stale.as_mut().enable();
+        }
     }
 }

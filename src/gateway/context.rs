@@ -4,22 +4,24 @@
 //! Deliberately absent: anything that belongs to one session.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
-use super::cancel;
+use super::{StartError, cancel};
 use crate::auth::MockSecret;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::cluster::SettingsInterner;
-use crate::control::{Live, LiveError};
-use crate::policy::{Chain, Link, OnFault, ReadWriteSplit, SplitSettings};
+use crate::control::Live;
+use crate::observe::Metrics;
+use crate::policy::{Chain, OnFault};
 use crate::pool::Budget;
 use crate::session;
 use crate::sql::Analyzer;
-use crate::upstream::Registry;
+use crate::upstream::{Interner, Parameters, Registry};
+use crate::wasm::{Limits, PolicyEvent, PolicyStore, StoreConfig};
 
 /// Bytes that the caches of analyses may hold.
 const ANALYSIS_CACHE: u64 = 64 << 20;
@@ -30,26 +32,38 @@ pub(super) struct Context {
     pub(super) live: ArcSwap<Live>,
     pub(super) session: Arc<session::Shared>,
     pub(super) settings: SettingsInterner,
+    pub(super) parameters: Interner<Parameters>,
     pub(super) cancels: cancel::Registry,
     pub(super) budget: Arc<Budget>,
     pub(super) mock: MockSecret,
-    pub(super) chain: ArcSwap<Chain>,
+    pub(super) policies: PolicyStore,
+    pub(super) metrics: Arc<Metrics>,
+    /// Runtimes that server connections can belong to.
     pub(super) workers: usize,
+    /// Threads that sessions run on.
+    pub(super) threads: usize,
+    /// Where the monitors run: a runtime of the sessions', and its number.
+    monitors: (tokio::runtime::Handle, usize),
     /// Connections accepted and not yet over, log-ins included.
     pub(super) clients: AtomicUsize,
     next_session: AtomicU64,
     draining: watch::Sender<bool>,
+    /// The same, at the cost of a load.
+    stops: AtomicBool,
     emptied: Notify,
 }
 
 impl Context {
-    pub(super) fn new(config: Config, workers: usize) -> Result<Arc<Self>, LiveError> {
+    pub(super) fn new(config: Config, workers: usize, threads: usize, monitors: (tokio::runtime::Handle, usize)) -> Result<Arc<Self>, StartError> {
         let budget = Budget::new(config.max_server_connections);
         let hold = usize::try_from(config.server.hold_limit.as_u64()).unwrap_or(usize::MAX);
         let live = Live::build(config, None, &budget, workers)?;
         let limits = session::Limits { hold, ..session::Limits::default() };
-        let split = ReadWriteSplit::new(SplitSettings::default());
-        let link = Link { policy: Arc::new(split), on_fault: OnFault::Primary };
+        let metrics = Arc::new(Metrics::new(workers));
+        let policies = PolicyStore::start(store_config(&live.config, threads), {
+            let metrics = Arc::clone(&metrics);
+            Arc::new(move |event: &PolicyEvent| tell(event, &metrics))
+        })?;
         Ok(Arc::new(Self {
             live: ArcSwap::from_pointee(live),
             session: Arc::new(session::Shared {
@@ -58,14 +72,19 @@ impl Context {
                 limits,
             }),
             settings: SettingsInterner::default(),
+            parameters: Interner::default(),
             cancels: cancel::Registry::default(),
             budget,
             mock: MockSecret::random(),
-            chain: ArcSwap::from_pointee(Chain::new(1, vec![link])),
+            policies,
+            metrics,
             workers,
+            threads,
+            monitors,
             clients: AtomicUsize::new(0),
             next_session: AtomicU64::new(1),
             draining: watch::Sender::new(false),
+            stops: AtomicBool::new(false),
             emptied: Notify::new(),
         }))
     }
@@ -73,6 +92,19 @@ impl Context {
     /// A number for a new session, unique for the life of the process.
     pub(super) fn session_id(&self) -> u64 {
         self.next_session.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Starts the monitors of all clusters that have none yet.
+    pub(super) fn watch_clusters(&self) {
+        let (runtime, worker) = &self.monitors;
+        for cluster in self.live.load().clusters.values() {
+            cluster.watch(runtime, *worker);
+        }
+    }
+
+    /// The chain that decides for a database now.
+    pub(super) fn chain(&self, database: &str) -> Arc<Chain> {
+        Arc::clone(self.policies.chains().load().of(database))
     }
 
     /// Counts a client; `None` when there are too many.
@@ -85,7 +117,13 @@ impl Context {
 
     /// Tells every session to end as soon as it can.
     pub(super) fn drain(&self) {
+        self.stops.store(true, Ordering::Relaxed);
         self.draining.send_replace(true);
+    }
+
+    /// Whether sessions are to end.
+    pub(super) fn draining(&self) -> bool {
+        self.stops.load(Ordering::Relaxed)
     }
 
     /// Hears of [`Context::drain`].
@@ -108,6 +146,48 @@ impl Context {
         for pool in all_pools(&self.live.load()) {
             pool.close();
         }
+    }
+}
+
+/// What the configuration says to the policy store.
+pub(super) fn store_config(config: &Config, workers: usize) -> StoreConfig {
+    let policies = &config.policies;
+    let chains = config.databases.iter().filter_map(|(name, database)| {
+        let chain = database.policies.as_ref()?;
+        Some((name.as_str().into(), chain.iter().map(|policy| policy.as_str().into()).collect()))
+    });
+    let size = |bytes: bytesize::ByteSize| usize::try_from(bytes.as_u64()).unwrap_or(usize::MAX);
+    StoreConfig {
+        directory: policies.directory.clone(),
+        on_fault: match policies.on_fault {
+            config::OnFault::Reject => OnFault::Reject,
+            config::OnFault::Primary => OnFault::Primary,
+            config::OnFault::Pass => OnFault::Pass,
+        },
+        limits: Limits {
+            deadline: policies.deadline,
+            memory: size(policies.memory),
+            file: policies.max_size.as_u64(),
+            faults: policies.breaker.faults,
+            fault_window: policies.breaker.window,
+            ..Limits::default()
+        },
+        workers,
+        chains: chains.collect(),
+    }
+}
+
+/// What the policy store has to say goes to the log and is counted.
+fn tell(event: &PolicyEvent, metrics: &Metrics) {
+    match event {
+        PolicyEvent::Loaded { .. } => metrics.policy_loads.one(),
+        PolicyEvent::Refused { .. } | PolicyEvent::Tripped { .. } => metrics.policy_failures.one(),
+        _ => {}
+    }
+    if event.is_trouble() {
+        tracing::warn!("{event}");
+    } else {
+        tracing::info!("{event}");
     }
 }
 

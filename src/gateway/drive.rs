@@ -16,15 +16,19 @@ use super::context::Context;
 use super::login::connect_refusal;
 use super::pump::Event;
 use super::route::{self, Asker, Route};
+use super::trace::{self, Trace};
 use super::{io, private};
 use crate::config::PoolMode;
 use crate::control::Account;
+use crate::discover::Failure;
 use crate::net::Stream;
+use crate::observe::Worker;
 use crate::policy::{Chain, Role};
 use crate::pool::{CheckoutError, Lent};
 use crate::session::{LocalAnswer, Session};
 use crate::sql::Effects;
 use crate::upstream::{Copy, ErrorReply, Scope};
+use crate::topology::{Conditions, Position, Requirement, Writes};
 use crate::wire::TransactionStatus;
 
 /// How long a server that a vanished client left at work may take to finish before it is cancelled and closed.
@@ -41,15 +45,23 @@ pub(super) struct Conversation {
     pub(super) blocked: bool,
     /// Resolves when the gateway stops.
     pub(super) drained: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// `drained` was polled: it wakes the session when it is time.
+    pub(super) hears_drain: bool,
     account: Arc<Account>,
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     handle: Arc<Handle>,
     worker: usize,
     id: u64,
     /// What decides, from a transaction's first statement to its end.
     chain: Option<Arc<Chain>>,
+    /// What the session wrote and replicas may lack.
+    writes: Writes,
+    /// The snapshot's serial that `account` was found under.
+    serial: u32,
     /// Something in flight may write: its lost answer leaves open whether it did.
     writes_in_flight: bool,
+    /// There while the session wants to be told of its statements' ways.
+    trace: Option<Box<Trace>>,
 }
 
 /// Why a conversation ended.
@@ -82,14 +94,19 @@ pub(super) async fn drive(
         settled: false,
         blocked: false,
         drained,
+        hears_drain: false,
         account,
         context,
         handle,
         worker,
         id,
         chain: None,
+        writes: Writes::default(),
+        serial: 0,
         writes_in_flight: false,
+        trace: None,
     };
+    conversation.follow_trace();
     let end = conversation.run().await;
     conversation.finish(end).await;
 }
@@ -122,8 +139,19 @@ impl Conversation {
     }
 
     async fn unit(&mut self) -> Result<(), End> {
+        if self.held.is_none() {
+            self.follow_configuration()?;
+        }
         self.session.scope = Scope { account: self.account.id, schema: self.account.cluster.schema() };
+        if let Some(trace) = &mut self.trace {
+            trace.begin();
+        }
+        let told = self.session.output.len();
         if self.held.is_none() && self.session.answer_locally() == LocalAnswer::Answered {
+            self.counters().local.one();
+            if let Some(trace) = &mut self.trace {
+                trace.local(&mut self.session, told);
+            }
             return Ok(());
         }
         let decided = self.decide();
@@ -131,7 +159,7 @@ impl Conversation {
             return match decided {
                 Ok(route) => self.begin(route).await,
                 Err(reply) => {
-                    self.session.refuse(&reply);
+                    self.refuse(&reply);
                     Ok(())
                 }
             };
@@ -143,14 +171,36 @@ impl Conversation {
             Ok(route) if route.shard != lent.pool().node.shard => {
                 let reply = ErrorReply::error("0A000", "the statement concerns another shard than the transaction or session it is in")
                     .hint("End the transaction first. A session with temporary tables, advisory locks or LISTEN stays on its shard.");
+                self.context.metrics.rejected(&reply.sqlstate);
+                if let Some(trace) = &mut self.trace {
+                    trace.refused(&mut self.session, &reply, lent.upstream.at_frame_edge());
+                }
                 self.session.refuse_on(&mut lent.upstream, reply);
             }
             Ok(route) => {
                 self.writes_in_flight |= route.writes;
+                if route.writes {
+                    self.writes.sent(route.shard);
+                }
+                lent.pool().node.count_sent(route.target.role);
+                if let Some(trace) = &mut self.trace {
+                    trace.kept(&self.session, lent.upstream.status(), busy);
+                    let shard = self.account.cluster.topology.shards().get(route.shard).map_or("", |shard| &*shard.name);
+                    let edge = lent.upstream.at_frame_edge();
+                    trace.sent(&mut self.session, &lent.pool().node, shard, route.target.role, edge);
+                }
+                if self.settled {
+                    self.handle.works();
+                }
                 self.settled = false;
+                io::Buffers::lend(&mut lent.upstream.output);
                 self.session.forward(&mut lent.upstream);
             }
             Err(reply) => {
+                self.context.metrics.rejected(&reply.sqlstate);
+                if let Some(trace) = &mut self.trace {
+                    trace.refused(&mut self.session, &reply, lent.upstream.at_frame_edge());
+                }
                 self.settled = false;
                 self.session.refuse_on(&mut lent.upstream, reply);
             }
@@ -158,10 +208,59 @@ impl Conversation {
         Ok(())
     }
 
+    /// Between two transactions: whatever the configuration says now about the session's database.
+    fn follow_configuration(&mut self) -> Result<(), End> {
+        let live = self.context.live.load();
+        if live.serial == self.serial {
+            return Ok(());
+        }
+        let account = &self.account;
+        let Some((cluster, dbname)) = live.database(&account.database) else {
+            let message = format!("database \"{}\" is no longer in the gateway's configuration", account.database);
+            return Err(End::Tell(ErrorReply::fatal("57P01", message)));
+        };
+        let in_use = cluster.account(&account.database, &account.user);
+        let same = in_use.filter(|held| *held.dbname == *dbname && held.credentials == account.credentials);
+        let next = same.unwrap_or_else(|| {
+            let pool = live.config.pool_for(&account.database, &account.user);
+            let made = cluster.new_account(&account.database, dbname, &account.user, account.credentials.clone(), &pool);
+            cluster.adopt(&made);
+            made
+        });
+        if !Arc::ptr_eq(&next.cluster, &account.cluster) {
+            self.writes = Writes::default();
+        }
+        self.serial = live.serial;
+        self.account = next;
+        Ok(())
+    }
+
+    /// The worker's counters.
+    pub(super) fn counters(&self) -> &Worker {
+        self.context.metrics.worker(self.worker)
+    }
+
+    /// Begins or ends the trace as the session's settings say now.
+    fn follow_trace(&mut self) {
+        let wanted = trace::wanted(&self.session.settings);
+        if wanted != self.trace.is_some() {
+            self.trace = wanted.then(|| Box::new(Trace::new()));
+        }
+    }
+
+    /// Answers the unit with an error of the gateway's own. No server is held.
+    fn refuse(&mut self, reply: &ErrorReply) {
+        self.context.metrics.rejected(&reply.sqlstate);
+        if let Some(trace) = &mut self.trace {
+            trace.refused(&mut self.session, reply, true);
+        }
+        self.session.refuse(reply);
+    }
+
     fn decide(&mut self) -> Result<Route, ErrorReply> {
         let chain = match &self.chain {
             Some(chain) => Arc::clone(chain),
-            None => self.context.chain.load_full(),
+            None => self.context.chain(&self.account.database),
         };
         let catalog = self.account.catalog();
         let asker = Asker {
@@ -172,10 +271,12 @@ impl Conversation {
             database: &self.account.database,
             client: self.client.peer().ip(),
             key: 0,
-            wrote: false,
+            wrote: !self.writes.none(),
         };
-        let route = route::decide(&mut self.session, &chain, &asker, self.held.is_some());
-        self.chain = Some(chain);
+        let route = route::decide(&mut self.session, &chain, &asker, self.held.is_some(), self.trace.as_deref_mut());
+        if self.held.is_some() || route.is_ok() {
+            self.chain = Some(chain);
+        }
         route
     }
 
@@ -184,12 +285,27 @@ impl Conversation {
         if self.account.mode == PoolMode::Session {
             // One server for the whole session must be one that takes everything.
             route.target.role = Role::Primary;
+            self.trace_reason("session pooling");
         }
-        let mut lent = match self.checkout(&route).await? {
+        let mut replayed = None;
+        if route.target.role != Role::Primary && !self.writes.none() && self.account.cluster.config.read_your_writes {
+            match self.writes.required(&self.account.cluster.topology, route.shard) {
+                Requirement::None => {}
+                Requirement::Primary => {
+                    route.target.role = Role::Primary;
+                    self.trace_reason("the session wrote");
+                }
+                Requirement::Position(position) => {
+                    replayed = Some(position);
+                    self.trace_reason("the session wrote: a replica must have replayed that");
+                }
+            }
+        }
+        let mut lent = match self.checkout(&route, replayed).await? {
             Ok(lent) => lent,
             Err(reply) => {
                 self.chain = None;
-                self.session.refuse(&reply);
+                self.refuse(&reply);
                 return Ok(());
             }
         };
@@ -197,6 +313,15 @@ impl Conversation {
         lent.upstream.prepared.enter(self.session.scope);
         match self.prepare(&mut lent).await {
             Ok(None) => {}
+            Ok(Some(reply)) if lent.upstream.status() == TransactionStatus::Idle => {
+                // The refused settings were rolled back with the rest of their transaction. The server is what it was before
+                // and goes back as such: an audit would take its state, the pooled role included, for the session's.
+                self.session.forget_effects();
+                self.held = Some(lent);
+                self.release();
+                self.refuse(&reply);
+                return Ok(());
+            }
             Ok(Some(reply)) => {
                 self.session.refuse_as(&reply, lent.upstream.status());
                 self.held = Some(lent);
@@ -207,21 +332,38 @@ impl Conversation {
                 // Nothing of the unit was sent: it had no effect.
                 self.handle.rests();
                 self.chain = None;
-                self.session.refuse(&ErrorReply::error("08006", error.to_string()).hint("Nothing was executed; the statement can be sent again."));
+                self.counters().lost_servers.one();
+                self.refuse(&ErrorReply::error("08006", error.to_string()).hint("Nothing was executed; the statement can be sent again."));
                 return Ok(());
             }
         }
-        self.session.report(&lent.upstream.parameters);
+        self.session.report(&mut lent.upstream.parameters, &self.context.parameters);
+        io::Buffers::lend(&mut lent.upstream.output);
         self.writes_in_flight = route.writes;
+        if route.writes {
+            self.writes.sent(route.shard);
+        }
+        let node = &lent.pool().node;
+        node.count_sent(route.target.role);
+        if let Some(trace) = &mut self.trace {
+            let shard = self.account.cluster.topology.shards().get(route.shard).map_or("", |shard| &*shard.name);
+            trace.sent(&mut self.session, node, shard, route.target.role, true);
+        }
         self.session.forward(&mut lent.upstream);
         self.held = Some(lent);
         self.settled = false;
         Ok(())
     }
 
+    fn trace_reason(&mut self, reason: &'static str) {
+        if let Some(trace) = &mut self.trace {
+            trace.reason(reason);
+        }
+    }
+
     /// Brings the session's state to the server, the deferred begin of its transaction last. `Some`: the server refused.
     async fn prepare(&mut self, lent: &mut Lent) -> Result<Option<ErrorReply>, private::PrivateError> {
-        if let Some(refused) = private::apply_settings(lent, &self.session.settings).await? {
+        if let Some(refused) = private::apply_settings(lent, &self.session.settings, &self.context.metrics.worker(self.worker).syncs).await? {
             return Ok(Some(refused));
         }
         let Some(prelude) = self.session.deferred.take_prelude() else { return Ok(None) };
@@ -230,15 +372,19 @@ impl Conversation {
     }
 
     /// Waits for a server. The outer error ends the session, the inner one the unit.
-    async fn checkout(&mut self, route: &Route) -> Result<Result<Lent, ErrorReply>, End> {
+    async fn checkout(&mut self, route: &Route, replayed: Option<Position>) -> Result<Result<Lent, ErrorReply>, End> {
         let nodes = self.account.cluster.topology.nodes().count();
         let mut last = None;
         for _ in 0..=nodes {
-            let node = match self.account.cluster.topology.choose(&route.conditions()) {
+            let conditions = Conditions { replayed, ..route.conditions() };
+            let node = match self.account.cluster.topology.choose(&conditions) {
                 Ok(node) => Arc::clone(node),
                 Err(error) => return Ok(Err(ErrorReply::error("57P03", error.to_string()))),
             };
-            let pool = self.account.pool(&node);
+            let pool = Arc::clone(self.account.pool(&node));
+            if let Some(lent) = pool.idle(self.worker) {
+                return Ok(Ok(lent));
+            }
             let waiting = self.handle.waiting();
             let lent = tokio::select! {
                 biased;
@@ -257,12 +403,13 @@ impl Conversation {
                     // Nothing was sent: another node may take it.
                     tracing::warn!(session = self.id, node = %node.spec.name, %error, "a node did not answer");
                     let only = route.target.role == Role::Primary || node.role() == crate::topology::Role::Primary;
+                    if let Some(failure) = Failure::of(&error) {
+                        self.account.cluster.report_failure(&node, failure);
+                    }
                     last = Some(CheckoutError::Connect(error));
                     if only {
                         break;
                     }
-                    node.failed();
-                    node.set_standing(crate::topology::Standing::Ejected);
                 }
                 Err(error) => {
                     last = Some(error);
@@ -280,10 +427,17 @@ impl Conversation {
     async fn settle(&mut self) -> Result<(), End> {
         let Some(lent) = &mut self.held else { return Ok(()) };
         self.writes_in_flight = false;
+        if !self.writes.none() {
+            self.writes.acknowledged(&self.account.cluster.topology, lent.pool().node.shard);
+        }
         if self.session.effects().any(Effects::DDL) {
             self.account.cluster.schema_changed();
         }
+        if let Some(trace) = &mut self.trace {
+            trace.flush(&mut self.session);
+        }
         if let Some(audit) = self.session.audit() {
+            self.context.metrics.worker(self.worker).audits.one();
             match private::ask(lent, &audit.sql).await {
                 Ok(answer) if answer.error.is_none() => {
                     let actual = self.session.audited(&audit, &answer);
@@ -299,6 +453,7 @@ impl Conversation {
             }
         }
         if self.account.mode == PoolMode::Session || self.session.pins.any() {
+            self.handle.keeps(self.session.pins);
             self.chain = None;
             self.settled = true;
             return Ok(());
@@ -324,6 +479,7 @@ impl Conversation {
     /// The server is gone. A session outside a transaction block goes on without it.
     fn server_lost(&mut self, reason: &str) -> Result<(), End> {
         let Some(mut lent) = self.held.take() else { return Ok(()) };
+        self.counters().lost_servers.one();
         self.handle.rests();
         self.chain = None;
         let node = lent.pool().node.spec.name.clone();
@@ -337,6 +493,14 @@ impl Conversation {
             None => ("08006".to_owned(), format!("the connection to node \"{node}\" was lost: {reason}")),
         };
         tracing::warn!(session = self.id, node = %node, sqlstate, message, "a server connection was lost");
+        let failure = match lent.upstream.fatal() {
+            Some(fatal) if fatal.sqlstate.starts_with("57P0") => Some(Failure::NotReady),
+            Some(_) => None,
+            None => Some(Failure::Lost),
+        };
+        if let Some(failure) = failure {
+            self.account.cluster.report_failure(&lent.pool().node, failure);
+        }
         lent.upstream.abandon(&mut self.session);
         drop(lent);
         let sqlstate = if unknown { "08007".to_owned() } else { sqlstate };

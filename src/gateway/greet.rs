@@ -11,6 +11,7 @@ use super::cancel::Handle;
 use super::context::Context;
 use super::{drive, io, login};
 use crate::net::Stream;
+use crate::observe::Refusal;
 use crate::upstream::ErrorReply;
 use crate::wire::startup::{self, PROTOCOL_3_0, PROTOCOL_3_2, Packet, Startup};
 use crate::wire::{Malformed, TransactionStatus, backend};
@@ -47,6 +48,8 @@ impl From<Malformed> for Refused {
 
 /// A client that has said what it wants.
 pub(super) struct Greeted {
+    /// The session's number.
+    pub(super) id: u64,
     pub(super) stream: Stream,
     pub(super) input: BytesMut,
     pub(super) startup: Startup,
@@ -56,12 +59,14 @@ pub(super) struct Greeted {
 pub(super) async fn greet(stream: Stream, context: Arc<Context>, worker: usize) {
     let peer = stream.peer().to_string();
     let id = context.session_id();
+    context.metrics.accepted.one();
     let Some(_admission) = context.admit() else {
-        turn_away(stream, &too_many()).await;
+        context.metrics.refused(Refusal::TooMany);
+        turn_away(id, stream, &too_many()).await;
         return;
     };
     let limit = context.live.load().config.server.client_login_timeout;
-    let opened = tokio::time::timeout(limit, open(stream, &context, worker)).await;
+    let opened = tokio::time::timeout(limit, open(id, stream, &context, worker)).await;
     match opened {
         Ok(Some((stream, session, account, handle))) => {
             tracing::debug!(session = id, %peer, user = %account.user, database = %account.database, "logged in");
@@ -70,39 +75,46 @@ pub(super) async fn greet(stream: Stream, context: Arc<Context>, worker: usize) 
             tracing::debug!(session = id, "over");
         }
         Ok(None) => {}
-        Err(_) => tracing::info!(session = id, %peer, "a client did not finish its log-in within {limit:?}"),
+        Err(_) => {
+            context.metrics.refused(Refusal::TimedOut);
+            tracing::info!(session = id, %peer, "a client did not finish its log-in within {limit:?}");
+        }
     }
 }
 
 type Opened = (Stream, crate::session::Session, Arc<crate::control::Account>, Arc<Handle>);
 
-async fn open(stream: Stream, context: &Arc<Context>, worker: usize) -> Option<Opened> {
-    let mut greeted = match first_packets(stream, context).await {
+async fn open(id: u64, stream: Stream, context: &Arc<Context>, worker: usize) -> Option<Opened> {
+    let mut greeted = match first_packets(id, stream, context).await {
         Ok(greeted) => greeted?,
         Err((stream, refused)) => {
-            end(stream, refused).await;
+            end(id, context, stream, refused).await;
             return None;
         }
     };
     match log_in(&mut greeted, context, worker).await {
         Ok((session, account, handle)) => Some((greeted.stream, session, account, handle)),
         Err(refused) => {
-            end(Some(greeted.stream), refused).await;
+            end(id, context, Some(greeted.stream), refused).await;
             None
         }
     }
 }
 
-async fn end(stream: Option<Stream>, refused: Refused) {
+async fn end(id: u64, context: &Context, stream: Option<Stream>, refused: Refused) {
+    context.metrics.refused(match &refused {
+        Refused::Tell(reply) => Refusal::of(&reply.sqlstate),
+        Refused::Silent(_) => Refusal::Gone,
+    });
     match (stream, refused) {
-        (Some(stream), Refused::Tell(reply)) => turn_away(stream, &reply).await,
-        (_, Refused::Tell(reply)) => tracing::debug!(message = %reply.message, "a client was refused"),
-        (_, Refused::Silent(error)) => tracing::debug!(%error, "a client left before it was logged in"),
+        (Some(stream), Refused::Tell(reply)) => turn_away(id, stream, &reply).await,
+        (_, Refused::Tell(reply)) => tracing::debug!(session = id, message = %reply.message, "a client was refused"),
+        (_, Refused::Silent(error)) => tracing::debug!(session = id, %error, "a client left before it was logged in"),
     }
 }
 
-async fn turn_away(mut stream: Stream, reply: &ErrorReply) {
-    tracing::info!(peer = %stream.peer(), sqlstate = %reply.sqlstate, message = %reply.message, "a client was refused");
+async fn turn_away(id: u64, mut stream: Stream, reply: &ErrorReply) {
+    tracing::info!(session = id, peer = %stream.peer(), sqlstate = %reply.sqlstate, message = %reply.message, "a client was refused");
     let mut out = BytesMut::new();
     reply.write(&mut out);
     // The client may be gone already.
@@ -117,6 +129,7 @@ fn too_many() -> ErrorReply {
 
 /// Everything up to the StartupMessage. `Ok(None)`: the connection has served its purpose.
 async fn first_packets(
+    id: u64,
     mut stream: Stream,
     context: &Arc<Context>,
 ) -> Result<Option<Greeted>, (Option<Stream>, Refused)> {
@@ -145,6 +158,7 @@ async fn first_packets(
         input.advance(len);
         match packet {
             Packet::Cancel(key) => {
+                context.metrics.cancels.one();
                 context.cancels.cancel(&key).await;
                 return Ok(None);
             }
@@ -171,7 +185,7 @@ async fn first_packets(
                         .hint("Connect with sslmode=require, or set [server] tls mode to \"prefer\".");
                     return Err((Some(stream), reply.into()));
                 }
-                return Ok(Some(Greeted { stream, input, startup }));
+                return Ok(Some(Greeted { id, stream, input, startup }));
             }
         }
     }

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::greet::{Greeted, Refused};
 use super::{io, private};
 use crate::auth::{
-    ClientAuth, ClientAuthError, ClientAuthSetup, ClientMethod, ClientStep, Credentials, Random, Secret, ServerAuthError,
+    ClientAuth, ClientAuthError, ClientAuthSetup, ClientMethod, ClientStep, Credentials, Random, ServerAuthError,
     StoredPassword,
 };
 use crate::control::{Account, Cluster, Live};
@@ -63,7 +63,7 @@ pub(super) async fn log_in(
     } else {
         tried_on_server(greeted, context, &place, worker, out).await?
     };
-    let reported = greeting(&account, &baseline, worker).await?;
+    let reported = greeting(&account, &baseline, context, worker).await?;
     Ok(LoggedIn { account, baseline, reported })
 }
 
@@ -198,6 +198,7 @@ async fn exchange(
     out: &mut BytesMut,
 ) -> Result<(ClientStep, ClientAuth), Refused> {
     let user = greeted.startup.parameter("user").unwrap_or_default().to_owned();
+    let session = greeted.id;
     let setup = ClientAuthSetup {
         method,
         user: &user,
@@ -211,7 +212,7 @@ async fn exchange(
         io::write(&mut greeted.stream, out).await?;
         let body = password_message(greeted, auth.body_limit()).await?;
         step = auth.on_password_message(&body, out).map_err(|error| {
-            tracing::info!(user, reason = ?error, "a client failed to log in");
+            tracing::info!(session, user, reason = ?error, "a client failed to log in");
             client_refusal(&error)
         })?;
     }
@@ -241,12 +242,17 @@ async fn password_message(greeted: &mut Greeted, limit: usize) -> Result<BytesMu
 }
 
 /// What servers report to a client with these start-up settings; asks one if that is not known yet.
-async fn greeting(account: &Arc<Account>, baseline: &Arc<Settings>, worker: usize) -> Result<Arc<Parameters>, Refused> {
+async fn greeting(
+    account: &Arc<Account>,
+    baseline: &Arc<Settings>,
+    context: &Context,
+    worker: usize,
+) -> Result<Arc<Parameters>, Refused> {
     if let Some(known) = account.greeting(baseline) {
         return Ok(known);
     }
     let mut lent = any_server(account, worker).await.map_err(|error| connect_refusal(&error))?;
-    let synced = private::apply_settings(&mut lent, baseline).await;
+    let synced = private::apply_settings(&mut lent, baseline, &context.metrics.worker(worker).syncs).await;
     match synced {
         Ok(None) => {}
         Ok(Some(error)) => {
@@ -256,7 +262,8 @@ async fn greeting(account: &Arc<Account>, baseline: &Arc<Settings>, worker: usiz
         }
         Err(error) => return Err(ErrorReply::fatal("08006", error.to_string()).into()),
     }
-    let parameters = Arc::clone(&lent.upstream.parameters);
+    let parameters = context.parameters.intern((*lent.upstream.parameters).clone());
+    lent.upstream.parameters = Arc::clone(&parameters);
     lent.give_back();
     account.remember_greeting(Arc::clone(baseline), Arc::clone(&parameters));
     Ok(parameters)

@@ -17,11 +17,14 @@ mod pump;
 mod reload;
 mod route;
 mod runtime;
+mod sight;
+mod trace;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::admin::{self, AdminError, AdminHandle};
 use crate::config::Config;
 use crate::control::{Live, LiveError};
 use crate::net::{ListenAddress, ListenOptions, NetError};
@@ -38,6 +41,12 @@ pub enum StartError {
     /// The configuration cannot be put to work.
     #[error(transparent)]
     Live(#[from] LiveError),
+    /// The policy host.
+    #[error(transparent)]
+    Policies(#[from] crate::wasm::StoreError),
+    /// The admin listener.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// Threads or runtimes.
     #[error("the workers did not start: {0}")]
     Workers(#[source] std::io::Error),
@@ -53,8 +62,9 @@ pub struct GatewayHandle {
     context: Arc<Context>,
     workers: Workers,
     accepting: Vec<tokio::task::JoinHandle<()>>,
-    tidying: tokio::task::JoinHandle<()>,
+    tasks: [tokio::task::JoinHandle<()>; 2],
     addresses: Vec<SocketAddr>,
+    admin: Option<AdminHandle>,
     origin: PathBuf,
 }
 
@@ -66,7 +76,7 @@ impl Gateway {
     /// See [`StartError`]; nothing listens then.
     pub async fn start(config: Config, origin: &Path) -> Result<GatewayHandle, StartError> {
         let workers = Workers::start(&config.server).map_err(StartError::Workers)?;
-        let context = Context::new(config, workers.count())?;
+        let context = Context::new(config, workers.count(), workers.threads(), workers.first())?;
         let live = context.live.load_full();
         let listen: Vec<_> = live.config.server.listen.iter().map(listen_address).collect();
         let options = ListenOptions {
@@ -75,13 +85,20 @@ impl Gateway {
             reuse_port: false,
         };
         let listeners = crate::net::bind(&listen, options).await?;
-        let addresses = listeners.iter().filter_map(crate::net::Listener::tcp_address).collect();
+        let addresses: Vec<_> = listeners.iter().filter_map(crate::net::Listener::tcp_address).collect();
+        let admin = match &live.config.admin {
+            Some(admin) => Some(admin::start(admin, Arc::clone(&context) as Arc<dyn admin::Source>).await?),
+            None => None,
+        };
         let accepting = listeners
             .into_iter()
             .map(|listener| tokio::spawn(accept::accept(listener, Arc::clone(&context), workers.spawner())))
             .collect();
+        tell_start(&live, admin.as_ref());
+        context.watch_clusters();
         let tidying = tokio::spawn(context::tidy(Arc::clone(&context)));
-        Ok(GatewayHandle { context, workers, accepting, tidying, addresses, origin: origin.to_owned() })
+        let watching = tokio::spawn(reload::watch(Arc::clone(&context), origin.to_owned()));
+        Ok(GatewayHandle { context, workers, accepting, tasks: [tidying, watching], addresses, admin, origin: origin.to_owned() })
     }
 }
 
@@ -90,6 +107,12 @@ impl GatewayHandle {
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where the admin interface is, if there is one.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(AdminHandle::address)
     }
 
     /// Sessions now.
@@ -118,10 +141,28 @@ impl GatewayHandle {
         if tokio::time::timeout(limit, self.context.drained()).await.is_err() {
             tracing::warn!(sessions = self.context.cancels.len(), "sessions were cut off: drain_timeout has passed");
         }
-        self.tidying.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
         self.context.close_pools();
         self.workers.stop().await;
     }
+}
+
+/// The one line that says what runs here.
+fn tell_start(live: &Live, admin: Option<&AdminHandle>) {
+    let config = &live.config;
+    let listen: Vec<_> = config.server.listen.iter().map(ToString::to_string).collect();
+    let clusters: Vec<_> = live.clusters.keys().map(String::as_str).collect();
+    let nodes: usize = live.clusters.values().map(|cluster| cluster.topology.nodes().count()).sum();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = listen.join(", "),
+        admin = admin.map(|admin| admin.address().to_string()),
+        clusters = clusters.join(", "),
+        nodes,
+        "started"
+    );
 }
 
 fn listen_address(address: &crate::config::Address) -> ListenAddress {

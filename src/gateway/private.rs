@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::io;
+use crate::observe::Counter;
 use crate::pool::{Lent, Server};
 use crate::upstream::{Answer, Error, ErrorReply, Private, Settings};
 use crate::wire::backend;
@@ -36,10 +37,15 @@ pub(super) async fn ask(lent: &mut Lent, sql: &str) -> Result<Answer, PrivateErr
     }
 }
 
-/// Makes the server's settings those of `wanted`. `Some`: the server refused one, and none was changed.
-pub(super) async fn apply_settings(lent: &mut Lent, wanted: &Arc<Settings>) -> Result<Option<ErrorReply>, PrivateError> {
+/// Makes the server's settings those of `wanted`; counts in `syncs` if that takes a statement. `Some`: the server refused one, and none was changed.
+pub(super) async fn apply_settings(
+    lent: &mut Lent,
+    wanted: &Arc<Settings>,
+    syncs: &Counter,
+) -> Result<Option<ErrorReply>, PrivateError> {
     let same = lent.upstream.settings.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, wanted) || applied == wanted);
     if !same {
+        syncs.one();
         let sql = wanted.transition(lent.upstream.settings.as_deref());
         let answer = ask(lent, &sql).await?;
         if let Some(reply) = error_of(&answer) {

@@ -8,9 +8,9 @@
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use tokio::io::AsyncWrite as _;
-use tokio_util::io::{poll_read_buf, poll_write_buf};
+use tokio_util::io::poll_read_buf;
 
 use super::drive::Conversation;
 use super::io::{Buffers, CHUNK};
@@ -43,8 +43,12 @@ impl Conversation {
     /// Moves bytes until something happens. Cancel-safe: what was moved is where it belongs.
     pub(super) fn poll_event(&mut self, task: &mut TaskContext<'_>) -> Poll<Event> {
         loop {
-            if write_out(&mut self.client, &mut self.session.output, task).is_err() {
-                return Poll::Ready(Event::ClientGone);
+            let waiting = self.session.output.len();
+            if waiting > 0 {
+                if write_out(&mut self.client, &mut self.session.output, task).is_err() {
+                    return Poll::Ready(Event::ClientGone);
+                }
+                self.counters().sent.add((waiting - self.session.output.len()) as u64);
             }
             match self.exchange_with_server(task) {
                 Ok(true) => continue,
@@ -122,7 +126,8 @@ impl Conversation {
                 Pull::Wait => {}
             }
         }
-        if self.may_drain() {
+        if (!self.hears_drain || self.context.draining()) && self.may_drain() {
+            self.hears_drain = true;
             return match self.drained.as_mut().poll(task) {
                 Poll::Ready(()) => Poll::Ready(Some(Event::Drained)),
                 Poll::Pending => self.read_client(task),
@@ -149,7 +154,10 @@ impl Conversation {
                 }
                 Poll::Pending
             }
-            Poll::Ready(Ok(read)) if read > 0 => Poll::Ready(None),
+            Poll::Ready(Ok(read)) if read > 0 => {
+                self.counters().received.add(read as u64);
+                Poll::Ready(None)
+            }
             Poll::Ready(_) => Poll::Ready(Some(Event::ClientGone)),
         }
     }
@@ -179,9 +187,9 @@ fn write_out(stream: &mut Stream, out: &mut BytesMut, task: &mut TaskContext<'_>
         return Ok(());
     }
     while !out.is_empty() {
-        match poll_write_buf(Pin::new(stream), task, out) {
+        match Pin::new(&mut *stream).poll_write(task, out) {
             Poll::Ready(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
-            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Ok(written)) => out.advance(written),
             Poll::Ready(Err(error)) => return Err(error),
             Poll::Pending => break,
         }

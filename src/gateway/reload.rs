@@ -1,12 +1,16 @@
 //! Putting a changed configuration to work.
 //!
 //! Invariant: a configuration that fails changes nothing; what needs a restart is named.
-//! Deliberately absent: noticing that the file changed.
+//! Deliberately absent: the policies' files (`wasm`), which are watched by themselves.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::context::Context;
+use notify::Watcher as _;
+use tokio::sync::mpsc;
+
+use super::context::{Context, store_config};
 use crate::config;
 use crate::control::{Live, config_file};
 
@@ -15,6 +19,7 @@ pub(super) fn reload(context: &Arc<Context>, origin: &Path) {
     let checked = match config_file::load(origin) {
         Ok(checked) => checked,
         Err(error) => {
+            context.metrics.reload_failures.one();
             tracing::error!("the configuration was not reloaded; the one in use stays:\n{error}");
             return;
         }
@@ -31,23 +36,92 @@ pub(super) fn reload(context: &Arc<Context>, origin: &Path) {
     let live = match Live::build(checked.config, Some(&old), &context.budget, context.workers) {
         Ok(live) => Arc::new(live),
         Err(error) => {
+            context.metrics.reload_failures.one();
             tracing::error!(%error, "the configuration was not reloaded; the one in use stays");
             return;
         }
     };
+    for (name, before) in &old.clusters {
+        if live.clusters.get(name).is_none_or(|now| !Arc::ptr_eq(before, now)) {
+            // Sessions go over to the new cluster with their next transaction.
+            before.stop_watching();
+            before.accounts().iter().flat_map(|account| account.pools()).for_each(|pool| pool.recycle());
+        }
+    }
     for (cluster, kept) in &live.clusters {
         if old.clusters.get(cluster).is_some_and(|before| Arc::ptr_eq(before, kept)) {
             for account in kept.accounts() {
-                account.set_limits(&live.config.pool_for(&account.database, &account.user));
+                let pool = live.config.pool_for(&account.database, &account.user);
+                if pool.mode == account.mode {
+                    account.set_limits(&pool);
+                } else {
+                    kept.adopt(&kept.new_account(
+                        &account.database,
+                        &account.dbname,
+                        &account.user,
+                        account.credentials.clone(),
+                        &pool,
+                    ));
+                }
             }
         }
     }
+    context.policies.reconfigure(store_config(&live.config, context.threads));
     context.live.store(live);
+    context.metrics.reloads.one();
+    context.watch_clusters();
     for change in changes {
         if change.needs_restart {
             tracing::warn!(setting = %change.path, "this change takes effect at the next start");
         } else {
             tracing::info!(setting = %change.path, "changed");
+        }
+    }
+}
+
+/// How often the file is looked at though nothing was said of it: network file systems and bind mounts tell nothing.
+const RESCAN: Duration = Duration::from_secs(2);
+
+/// How long a changed file must stay as it is before it is read.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// Reloads whenever the content of `origin` changes, for ever.
+pub(super) async fn watch(context: Arc<Context>, origin: PathBuf) {
+    let (sender, mut events) = mpsc::channel(1);
+    let watcher = notify::recommended_watcher(move |_| {
+        // One word waiting is as good as many.
+        let _ = sender.try_send(());
+    });
+    // The folder, not the file: editors and Kubernetes put another file in its place.
+    let folder = origin.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let _watcher = watcher
+        .and_then(|mut watcher| watcher.watch(folder, notify::RecursiveMode::NonRecursive).map(|()| watcher))
+        .inspect_err(|error| tracing::warn!(%error, "the configuration's folder cannot be watched; it is looked at every {RESCAN:?}"))
+        .ok();
+    let mut known = tokio::fs::read(&origin).await.unwrap_or_default();
+    loop {
+        // A closed channel: no watcher; the time-out alone paces the loop.
+        if let Ok(None) = tokio::time::timeout(RESCAN, events.recv()).await {
+            tokio::time::sleep(RESCAN).await;
+        }
+        let Ok(mut content) = tokio::fs::read(&origin).await else { continue };
+        if content == known || content.is_empty() {
+            continue;
+        }
+        loop {
+            tokio::time::sleep(QUIET).await;
+            match tokio::fs::read(&origin).await {
+                Ok(again) if again == content => break,
+                Ok(again) => content = again,
+                Err(_) => break,
+            }
+        }
+        known = content;
+        let (context, origin) = (Arc::clone(&context), origin.clone());
+        // Reads files and asks the policy store's thread.
+        let reloaded = tokio::task::spawn_blocking(move || reload(&context, &origin)).await;
+        if let Err(error) = reloaded {
+            tracing::error!(%error, "the configuration was not reloaded");
         }
     }
 }

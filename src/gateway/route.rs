@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use super::trace::Trace;
 use crate::catalog::Catalog;
 use crate::control::Cluster;
 use crate::policy::{
@@ -73,7 +74,13 @@ pub(super) struct Asker<'a> {
 
 /// Decides for the unit that `session` holds, and notes its effects there. `fresh`: it begins a transaction of its own
 /// or a deferred one; `false`: a server is held.
-pub(super) fn decide(session: &mut Session, chain: &Chain, asker: &Asker<'_>, held: bool) -> Result<Route, ErrorReply> {
+pub(super) fn decide(
+    session: &mut Session,
+    chain: &Chain,
+    asker: &Asker<'_>,
+    held: bool,
+    mut trace: Option<&mut Trace>,
+) -> Result<Route, ErrorReply> {
     let transaction = transaction(session, held);
     let mut route: Option<Route> = None;
     let mut noted: smallvec::SmallVec<[(Effects, Arc<crate::sql::Shape>); 2]> = smallvec::SmallVec::new();
@@ -106,6 +113,9 @@ pub(super) fn decide(session: &mut Session, chain: &Chain, asker: &Asker<'_>, he
                 topology: &asker.cluster.topology,
             };
             let answer = DECISIONS.with_borrow_mut(|cache| chain.route_cached(&query, cache));
+            if let Some(trace) = &mut trace {
+                trace.decided(&part, verdict.access, chain, &answer);
+            }
             let next = resolve(chain, answer, asker, verdict.access)?;
             route = Some(match route.take() {
                 None => next,
@@ -118,6 +128,9 @@ pub(super) fn decide(session: &mut Session, chain: &Chain, asker: &Asker<'_>, he
         session.note(effects, &shape);
     }
     if opaque {
+        if let Some(trace) = &mut trace {
+            trace.opaque();
+        }
         session.note_opaque();
     }
     let mut route = match route {
@@ -128,6 +141,9 @@ pub(super) fn decide(session: &mut Session, chain: &Chain, asker: &Asker<'_>, he
     };
     if session.settings.value("default_transaction_isolation") == Some("serializable") && transaction == Transaction::Idle {
         // A standby refuses serializable transactions.
+        if let Some(trace) = trace {
+            trace.reason("default_transaction_isolation is serializable");
+        }
         route.target.role = Role::Primary;
     }
     Ok(route)
@@ -162,7 +178,8 @@ fn phase(part: &Part<'_>) -> Phase {
 fn resolve(chain: &Chain, answer: Answer, asker: &Asker<'_>, access: Access) -> Result<Route, ErrorReply> {
     if let Some(fault) = &answer.fault {
         let name = chain.links().get(usize::from(fault.0)).map_or("", |link| link.policy.name());
-        tracing::warn!(session = asker.id, policy = name, fault = %fault.1, "a policy failed on a statement");
+        // The breaker says more, once; a policy that always fails must not fill the log.
+        tracing::debug!(session = asker.id, policy = name, fault = %fault.1, "a policy failed on a statement");
     }
     match answer.decision {
         Decision::Route(target) => {

@@ -29,7 +29,7 @@ pub(super) struct Workers {
 
 #[derive(Debug)]
 enum Shape {
-    PerCore { spawner: Spawner, stops: Vec<oneshot::Sender<()>>, threads: Vec<std::thread::JoinHandle<()>> },
+    PerCore { spawner: Spawner, first: Handle, stops: Vec<oneshot::Sender<()>>, threads: Vec<std::thread::JoinHandle<()>> },
     MultiThread { runtime: tokio::runtime::Runtime, count: usize },
 }
 
@@ -98,6 +98,22 @@ impl Workers {
         }
     }
 
+    /// How many threads sessions run on.
+    pub(super) fn threads(&self) -> usize {
+        match &self.shape {
+            Shape::PerCore { threads, .. } => threads.len(),
+            Shape::MultiThread { count, .. } => *count,
+        }
+    }
+
+    /// A runtime that sessions run on, and its number, for what works beside them.
+    pub(super) fn first(&self) -> (Handle, usize) {
+        match &self.shape {
+            Shape::PerCore { first, .. } => (first.clone(), 0),
+            Shape::MultiThread { runtime, .. } => (runtime.handle().clone(), 0),
+        }
+    }
+
     pub(super) fn spawner(&self) -> Spawner {
         match &self.shape {
             Shape::PerCore { spawner, .. } => spawner.clone(),
@@ -130,10 +146,12 @@ impl Workers {
 
 fn per_core(count: usize) -> io::Result<Shape> {
     let (mut workers, mut stops, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+    let mut first = None;
     for number in 0..count {
         let (sender, jobs) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let runtime = Builder::new_current_thread().enable_all().build()?;
+        first.get_or_insert_with(|| runtime.handle().clone());
         let thread = std::thread::Builder::new()
             .name(format!("pointsman-{number}"))
             .stack_size(STACK)
@@ -142,7 +160,8 @@ fn per_core(count: usize) -> io::Result<Shape> {
         stops.push(stop);
         threads.push(thread);
     }
-    Ok(Shape::PerCore { spawner: Spawner(Spawn::PerCore(workers.into())), stops, threads })
+    let first = first.ok_or_else(|| io::Error::other("no worker was started"))?;
+    Ok(Shape::PerCore { spawner: Spawner(Spawn::PerCore(workers.into())), first, stops, threads })
 }
 
 /// One worker: starts what it is sent until it is stopped.

@@ -157,6 +157,24 @@ impl Pool {
         Arc::new(Self { node, stats: PoolStats::default(), connector, budget, inner: Mutex::new(inner) })
     }
 
+    /// Lends an idle connection of the worker's own, if there is one and nobody waits.
+    pub fn idle(self: &Arc<Self>, worker: usize) -> Option<Lent> {
+        let mut inner = self.inner.lock();
+        if inner.closed || !inner.waiting.is_empty() {
+            return None;
+        }
+        let mut server = inner.take_idle(worker)?;
+        if server.still_alive() {
+            drop(inner);
+            return Some(self.lend(server));
+        }
+        inner.open -= 1;
+        drop(inner);
+        drop(server);
+        self.budget.give();
+        None
+    }
+
     /// Lends a connection: an idle one, a new one, or the next that comes back, in the order of asking.
     ///
     /// Cancel-safe: whoever stops waiting leaves the queue, and a connection on its way to it goes to the next.

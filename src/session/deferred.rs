@@ -96,7 +96,8 @@ impl Deferred {
         }
         let whole = statement.transaction.is_some_and(|t| t.whole);
         match statement.kind {
-            Kind::SetTransaction if whole => Some(Step::Join("SET")),
+            // In a subtransaction it fails.
+            Kind::SetTransaction if whole && self.savepoints.is_empty() => Some(Step::Join("SET")),
             Kind::Set if statement.effects == Effects::LOCAL_SETTINGS => Some(Step::Join("SET")),
             Kind::Savepoint if statement.object.is_some() => Some(Step::Join("SAVEPOINT")),
             Kind::Release if known => Some(Step::Join("RELEASE")),
@@ -120,16 +121,27 @@ impl Deferred {
                             self.savepoints.truncate(at);
                         }
                     }
+                    (Kind::RollbackTo, Some(name)) => self.roll_back_to(name),
                     _ => {}
                 }
                 self.texts.push(text.into());
             }
             Step::Return => {
                 self.failed = false;
+                if let Some(name) = &statement.object {
+                    self.roll_back_to(name);
+                }
                 self.texts.push(text.into());
             }
             Step::End(_) => *self = Self::default(),
             Step::Refuse => self.failed = true,
+        }
+    }
+
+    /// The savepoint stays, those behind it go.
+    fn roll_back_to(&mut self, name: &str) {
+        if let Some(at) = self.savepoints.iter().rposition(|held| **held == *name) {
+            self.savepoints.truncate(at + 1);
         }
     }
 }

@@ -10,12 +10,16 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 
 use super::{Op, Session, What};
-use crate::upstream::{ErrorReply, Expected, Prepared, Show, Upstream};
+use crate::sql::{Analysis, Effects, Kind};
+use crate::upstream::{ErrorReply, Expected, Prepared, Receiver as _, Show, StatementId, Upstream};
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::{TransactionStatus, frontend};
 
 /// A text that no server accepts: it makes the server itself fail the transaction that the gateway refuses to go on with.
 const REFUSED: &[u8] = b"pointsman refused this statement";
+
+/// A text that does nothing and fails only in a failed transaction, also on a standby.
+const NOTHING: &[u8] = b"UNLISTEN pointsman_none";
 
 /// What the last [`Session::forward`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,24 +43,43 @@ impl Session {
             let frame = at..at + len;
             at += len;
             self.streaming = rest;
-            let extended = !matches!(what, What::Query(_) | What::LongQuery | What::Function);
-            self.in_group = extended && !matches!(what, What::Sync);
+            self.barrier |= self.drops_statements(&what);
+            match what {
+                What::Query(_) | What::LongQuery | What::Function | What::Sync => self.in_group = false,
+                // COPY data belongs to whatever began the COPY.
+                What::CopyData | What::CopyEnd => {}
+                _ => self.in_group = true,
+            }
             let mut rewrite = Rewrite { kept: &mut kept, start: frame.start, end: frame.end };
             match what {
-                What::Query(_) | What::LongQuery => {
-                    self.unnamed = None;
+                What::Query(analysis) => {
+                    self.drop_unnamed();
+                    if let Some((client_name, statement)) = self.deallocated(&analysis) {
+                        rewrite.flush(&self.input, up);
+                        frontend::write_query(&mut up.output, NOTHING);
+                        up.expect(Expected::Deallocate { client_name, statement }, self);
+                    } else {
+                        up.expect(Expected::Query, self);
+                    }
+                }
+                What::LongQuery => {
+                    self.drop_unnamed();
                     up.expect(Expected::Query, self);
                 }
                 What::Function => up.expect(Expected::Function, self),
-                What::Parse { statement, named: false, .. } => up.expect(
-                    Expected::Parse {
-                        statement: Some(statement),
-                        client_name: Some([].into()),
-                        unnamed: true,
-                        show: Show::Pass,
-                    },
-                    self,
-                ),
+                What::Parse { statement, named: false, replaced, .. } => {
+                    self.pins.large_unnamed = false;
+                    up.expect(
+                        Expected::Parse {
+                            statement: Some(statement),
+                            client_name: Some([].into()),
+                            unnamed: true,
+                            replaced,
+                            show: Show::Pass,
+                        },
+                        self,
+                    );
+                }
                 What::Parse { statement, duplicate: true, .. } => {
                     rewrite.flush(&self.input, up);
                     self.collide(up, &frame, &statement);
@@ -67,20 +90,40 @@ impl Session {
                 }
                 What::LongParse { named } => {
                     self.pins.large_statement |= named;
+                    if !named {
+                        self.unnamed = None;
+                        self.pins.large_unnamed = true;
+                        up.forget_unnamed();
+                    }
                     up.expect(
-                        Expected::Parse { statement: None, client_name: None, unnamed: !named, show: Show::Pass },
+                        Expected::Parse {
+                            statement: None,
+                            client_name: None,
+                            unnamed: !named,
+                            replaced: None,
+                            show: Show::Pass,
+                        },
                         self,
                     );
                 }
                 What::Bind { statement } => {
-                    if let Some(statement) = statement {
-                        self.bind(up, &mut rewrite, &statement, rest);
+                    match statement {
+                        Some(statement) => self.bind(up, &mut rewrite, &statement, rest),
+                        None => {
+                            let bind = frontend::bind(&self.input[frame.clone()]);
+                            let name: Box<[u8]> = bind.map_or_else(|_| [].into(), |bind| bind.statement.into());
+                            self.keep_foreign(up, &mut rewrite, &name);
+                        }
                     }
                     up.expect(Expected::Bind, self);
                 }
                 What::DescribeStatement { statement } => {
-                    if let Some(statement) = statement {
-                        self.describe(up, &mut rewrite, &statement);
+                    match statement {
+                        Some(statement) => self.describe(up, &mut rewrite, &statement),
+                        None => {
+                            let name = self.target_name(&frame);
+                            self.keep_foreign(up, &mut rewrite, &name);
+                        }
                     }
                     up.expect(Expected::Describe, self);
                 }
@@ -91,9 +134,12 @@ impl Session {
                     rewrite.flush(&self.input, up);
                     up.expect(Expected::Local { tag: b'3', client_name: name, statement: Some(statement) }, self);
                 }
-                What::CloseStatement { held: None } | What::ClosePortal => {
+                What::CloseStatement { held: None } => {
+                    let name = self.target_name(&frame);
+                    self.keep_foreign(up, &mut rewrite, &name);
                     up.expect(Expected::Close { statement: None, show: Show::Pass }, self);
                 }
+                What::ClosePortal => up.expect(Expected::Close { statement: None, show: Show::Pass }, self),
                 What::Flush | What::CopyData => {}
                 What::CopyEnd => up.copy_ended(),
                 What::Sync => up.expect(Expected::Sync, self),
@@ -132,11 +178,13 @@ impl Session {
         self.input.advance(held);
         self.ignoring = rest;
         frontend::write_parse(&mut up.output, b"", REFUSED, &[0, 0]);
+        up.forget_unnamed();
         up.expect(
             Expected::Parse {
                 statement: None,
                 client_name: None,
                 unnamed: true,
+                replaced: None,
                 show: Show::Replace(Box::new(reply)),
             },
             self,
@@ -150,20 +198,74 @@ impl Session {
         self.in_group = !unit.closed;
     }
 
-    /// The statements that a unit declared and that will never be sent.
+    /// The unit will never be sent: the statements that it declared do not exist, those that it closed do. The message
+    /// that is answered with the error is the first one.
     pub(super) fn drop_unit_statements(&mut self) {
-        let declared: Vec<_> = self
-            .unit
-            .ops
-            .iter()
-            .filter_map(|op| match &op.what {
-                What::Parse { statement, duplicate: false, .. } => Some(statement.id),
-                _ => None,
-            })
-            .collect();
-        if !declared.is_empty() {
-            self.statements.retain(|_, statement| !declared.contains(&statement.id));
-            self.unnamed.take_if(|statement| declared.contains(&statement.id));
+        let ops = std::mem::take(&mut self.unit.ops);
+        let mut end = self.cursor;
+        for (i, Op { len, what, .. }) in ops.iter().enumerate().rev() {
+            let frame = end - len..end;
+            end -= len;
+            match what {
+                What::Parse { named: false, replaced, .. } => {
+                    self.unnamed = if i == 0 { None } else { replaced.clone() };
+                }
+                What::Parse { duplicate: false, .. } => {
+                    if let Ok(parse) = frontend::parse(&self.input[frame]) {
+                        self.statements.remove(parse.name);
+                    }
+                }
+                What::CloseStatement { held: Some(statement) } => {
+                    let name = self.target_name(&frame);
+                    self.close_skipped(&name, statement);
+                }
+                What::Query(_) | What::LongQuery => self.drop_unnamed(),
+                _ => {}
+            }
+        }
+        self.unit.ops = ops;
+    }
+
+    /// What a simple query does first.
+    fn drop_unnamed(&mut self) {
+        self.unnamed = None;
+        self.pins.large_unnamed = false;
+    }
+
+    /// Whether a message may drop prepared statements by their names.
+    fn drops_statements(&self, what: &What) -> bool {
+        let drops = |analysis: &Analysis| {
+            analysis.shape.statements.iter().any(|statement| statement.kind == Kind::Deallocate)
+                || analysis.shape.effects.any(Effects::DROPS_PREPARED)
+        };
+        match what {
+            What::Query(analysis) => drops(analysis),
+            What::Bind { statement: Some(statement) } => drops(&statement.analysis),
+            What::LongQuery => true,
+            _ => false,
+        }
+    }
+
+    /// The statement of the client's own that a query string deallocates, if that is all it does.
+    fn deallocated(&self, analysis: &Analysis) -> Option<(Box<[u8]>, StatementId)> {
+        let [only] = analysis.shape.statements.as_slice() else { return None };
+        let name = only.object.as_ref().filter(|_| only.kind == Kind::Deallocate)?;
+        let (name, statement) = self.statements.get_key_value(name.as_bytes())?;
+        Some((name.clone(), statement.id))
+    }
+
+    /// Before a name that the session does not know goes to the server as it is: it must not find there what is somebody
+    /// else's.
+    fn keep_foreign(&mut self, up: &mut Upstream, rewrite: &mut Rewrite<'_>, name: &[u8]) {
+        let held = up.prepared.named(name);
+        if !(held.is_some() || name.is_empty() && !self.pins.large_unnamed) {
+            return;
+        }
+        rewrite.before(&self.input, up);
+        frontend::write_target(&mut up.output, b'C', b'S', name);
+        up.expect(Expected::Close { statement: held, show: Show::Hide }, self);
+        if name.is_empty() {
+            up.forget_unnamed();
         }
     }
 
@@ -177,7 +279,9 @@ impl Session {
             Ok(parse) => parse.name.into(),
             Err(_) => return,
         };
-        if up.prepared.fresh(statement.id, &self.settings) && up.status() != TransactionStatus::Failed {
+        // Groups in flight may yet fail the transaction, and in a failed one a Parse is refused.
+        let sound = up.unready() == 0 && up.status() != TransactionStatus::Failed;
+        if sound && up.prepared.fresh(statement.id, &self.settings) {
             up.expect(Expected::Local { tag: b'1', client_name: name, statement: Some(statement) }, self);
             return;
         }
@@ -207,7 +311,7 @@ impl Session {
         frontend::write_parse(&mut up.output, &name, &statement.text, &statement.types);
         let settings = Arc::clone(&self.settings);
         up.expect(
-            Expected::Parse { statement: Some(Arc::clone(statement)), client_name, unnamed: false, show },
+            Expected::Parse { statement: Some(Arc::clone(statement)), client_name, unnamed: false, replaced: None, show },
             self,
         );
         up.prepared.parsed_under(statement.id, settings);
@@ -224,9 +328,16 @@ impl Session {
     fn collide(&mut self, up: &mut Upstream, frame: &std::ops::Range<usize>, statement: &Arc<Prepared>) {
         let Ok(parse) = frontend::parse(&self.input[frame.clone()]) else { return };
         let name: Box<[u8]> = parse.name.into();
+        if let Some(id) = up.prepared.named(&name) {
+            frontend::write_target(&mut up.output, b'C', b'S', &name);
+            up.expect(Expected::Close { statement: Some(id), show: Show::Hide }, self);
+        }
         for (show, text) in [(Show::Hide, &b""[..]), (Show::Pass, &statement.text)] {
             frontend::write_parse(&mut up.output, &name, text, &[0, 0]);
-            up.expect(Expected::Parse { statement: None, client_name: None, unnamed: false, show }, self);
+            up.expect(
+                Expected::Parse { statement: None, client_name: None, unnamed: false, replaced: None, show },
+                self,
+            );
         }
         up.add_litter(name);
     }
@@ -270,6 +381,7 @@ impl Session {
                 statement: Some(Arc::clone(statement)),
                 client_name: None,
                 unnamed: true,
+                replaced: None,
                 show: Show::Hide,
             },
             self,

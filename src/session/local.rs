@@ -3,12 +3,14 @@
 //! Invariant: a unit is answered here only when every message in it is, and the answer is the one that a server gives.
 //! Deliberately absent: anything that could fail on a server for a reason that is not known here.
 
+use std::sync::Arc;
+
 use bytes::{Buf, BufMut};
 
 use super::deferred::Step;
-use super::{Op, Session, What};
+use super::{Op, Session, What, text_context};
 use crate::sql::{Analysis, Kind, Shape};
-use crate::upstream::ErrorReply;
+use crate::upstream::{ErrorReply, Interner, Parameters};
 use crate::wire::{TransactionStatus, backend, frontend};
 
 /// Whether a unit was answered without a server.
@@ -54,7 +56,17 @@ impl Session {
                     failed = !self.run(&analysis, text, true);
                     self.ready();
                 }
+                // In a failed transaction everything but its end is refused as soon as it is read.
+                What::Parse { ref statement, .. } if self.refused(&statement.analysis.shape) => {
+                    failed = true;
+                    aborted().write(&mut self.output);
+                    self.undo_declaration(&what);
+                }
                 What::Parse { .. } => backend::write_bare(&mut self.output, b'1'),
+                What::Bind { statement: Some(statement) } if self.refused(&statement.analysis.shape) => {
+                    failed = true;
+                    aborted().write(&mut self.output);
+                }
                 What::Bind { statement } => {
                     portal = statement;
                     backend::write_bare(&mut self.output, b'2');
@@ -113,21 +125,27 @@ impl Session {
     /// The server is lost: what it still owed is answered here, the session goes on without it. `unready` is the number of
     /// ReadyForQuery messages it owed. Only for a session outside a transaction block whose answer ended between two messages.
     pub fn lose_server(&mut self, reply: &ErrorReply, unready: usize) {
-        reply.write(&mut self.output);
         self.last_error = reply.sqlstate.as_bytes().try_into().ok();
         self.status = TransactionStatus::Idle;
+        // Each group in flight fails by itself; a client that counts answers finds one for each.
         for _ in 0..unready {
+            reply.write(&mut self.output);
             backend::write_ready(&mut self.output, self.status);
         }
-        self.skip_to_sync = self.in_group;
-        self.in_group = false;
         self.ignoring = std::mem::take(&mut self.streaming);
         self.pins = super::Pins::default();
+        self.group_failed = false;
+        self.barrier = false;
+        if std::mem::take(&mut self.in_group) {
+            // What was read of the group that is open belongs to it: it must not run elsewhere by itself.
+            self.refuse(reply);
+        }
     }
 
     /// Brings what the client was told of settings up to what `parameters` says.
-    pub fn report(&mut self, parameters: &std::sync::Arc<crate::upstream::Parameters>) {
-        if std::sync::Arc::ptr_eq(&self.reported, parameters) {
+    /// Both share one allocation of `interner`'s afterwards, so that the next comparison is one of pointers.
+    pub fn report(&mut self, parameters: &mut Arc<Parameters>, interner: &Interner<Parameters>) {
+        if Arc::ptr_eq(&self.reported, parameters) {
             return;
         }
         for (name, value) in parameters.iter() {
@@ -135,7 +153,9 @@ impl Session {
                 backend::write_parameter_status(&mut self.output, name, value);
             }
         }
-        self.reported = std::sync::Arc::clone(parameters);
+        *parameters = interner.intern((**parameters).clone());
+        self.reported = Arc::clone(parameters);
+        self.context = text_context(&self.reported);
     }
 
     /// ReadyForQuery with the status of a session that holds no server.
@@ -183,8 +203,9 @@ impl Session {
                 return false;
             }
         }
-        // Each step changes what the next one means; one a unit is what drivers send.
-        transaction_steps <= 1
+        // Each step changes what the next one means; one a unit is what drivers send. A portal that is not run here is one
+        // that may be run later, on a server.
+        transaction_steps <= 1 && portals == executed
     }
 
     fn answer_for(&self, shape: &Shape) -> Option<Run> {
@@ -232,6 +253,11 @@ impl Session {
             }
         }
         true
+    }
+
+    /// Whether a statement of this shape is refused because the transaction has failed.
+    fn refused(&self, shape: &Shape) -> bool {
+        matches!(self.answer_for(shape), Some(Run::Transaction(Step::Refuse)))
     }
 
     fn undo_declaration(&mut self, what: &What) {

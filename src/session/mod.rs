@@ -93,6 +93,10 @@ pub struct Session {
     ignoring: usize,
     /// Messages of an extended group went to a server and its Sync has not.
     in_group: bool,
+    /// An error came in the group that is open.
+    group_failed: bool,
+    /// A statement in flight drops prepared statements: what refers to them waits for its answer.
+    barrier: bool,
     /// A unit was refused here: messages are ignored up to the next Sync.
     skip_to_sync: bool,
     status: TransactionStatus,
@@ -102,6 +106,17 @@ pub struct Session {
     /// Errors seen since the last ReadyForQuery.
     errors: u32,
     last_error: Option<[u8; 5]>,
+    /// How texts are read under the settings reported last.
+    context: TextContext,
+}
+
+/// How texts are read under reported settings.
+fn text_context(reported: &Parameters) -> TextContext {
+    let encoding = reported.value(b"client_encoding").unwrap_or_default();
+    TextContext::new(
+        reported.value(b"standard_conforming_strings") != Some(b"off"),
+        std::str::from_utf8(encoding).unwrap_or_default(),
+    )
 }
 
 /// What stands between two decisions.
@@ -112,6 +127,8 @@ pub struct Unit {
     pub closed: bool,
     /// Whether the first message of an extended group is in it.
     pub opens: bool,
+    /// It wants a decision; what the client sends after it is not looked at before.
+    complete: bool,
 }
 
 /// One message of a unit and what is known of it.
@@ -130,7 +147,7 @@ enum What {
     /// A Query too long to be held.
     LongQuery,
     Function,
-    Parse { statement: Arc<Prepared>, named: bool, duplicate: bool },
+    Parse { statement: Arc<Prepared>, named: bool, duplicate: bool, replaced: Option<Arc<Prepared>> },
     /// A Parse too long to be held, under the client's own name.
     LongParse { named: bool },
     Bind { statement: Option<Arc<Prepared>> },
@@ -155,6 +172,7 @@ impl Session {
             output: BytesMut::new(),
             settings: Arc::clone(&baseline),
             baseline,
+            context: text_context(&reported),
             reported,
             pins: Pins::default(),
             deferred: Deferred::default(),
@@ -167,6 +185,8 @@ impl Session {
             streaming: 0,
             ignoring: 0,
             in_group: false,
+            group_failed: false,
+            barrier: false,
             skip_to_sync: false,
             status: TransactionStatus::Idle,
             effects: Effects::NONE,
@@ -210,19 +230,6 @@ impl Session {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.shared.limits
-    }
-
-    fn context(&self) -> TextContext {
-        TextContext {
-            standard_conforming_strings: self.reported.value(b"standard_conforming_strings") != Some(b"off"),
-            safe_encoding: self.reported.value(b"client_encoding").is_none_or(|name| {
-                let name = name.to_ascii_uppercase();
-                !matches!(
-                    name.as_slice(),
-                    b"SJIS" | b"BIG5" | b"GBK" | b"GB18030" | b"UHC" | b"JOHAB" | b"SHIFT_JIS_2004"
-                )
-            }),
-        }
     }
 
     fn statement(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
@@ -273,6 +280,7 @@ impl Receiver for Session {
             return false;
         }
         Arc::make_mut(&mut self.reported).set(name, value);
+        self.context = text_context(&self.reported);
         true
     }
 
@@ -304,10 +312,12 @@ impl Receiver for Session {
 
     fn error(&mut self, sqlstate: [u8; 5]) {
         self.errors += 1;
+        self.group_failed = true;
         self.last_error = Some(sqlstate);
     }
 
     fn ready(&mut self, status: TransactionStatus) {
+        self.group_failed = false;
         self.status = status;
     }
 }

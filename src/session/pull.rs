@@ -35,6 +35,16 @@ impl Session {
         if self.streaming > 0 {
             return if self.input.is_empty() { Pull::Wait } else { Pull::Stream };
         }
+        if self.unit.complete {
+            // Found before, and its decision had to wait.
+            return Pull::Unit;
+        }
+        if self.barrier && copy == Copy::None {
+            if busy {
+                return Pull::Wait;
+            }
+            self.barrier = false;
+        }
         loop {
             if self.ignoring > 0 {
                 let step = self.ignoring.min(self.input.len());
@@ -65,13 +75,15 @@ impl Session {
                     self.copy_message(header, available)
                 }
                 _ if copy == Copy::In => Err(Malformed::Body("message other than COPY data in COPY FROM STDIN,")),
-                b'd' | b'c' | b'f' if busy => return Pull::Wait,
-                b'd' | b'c' | b'f' if self.cursor > 0 => Err(Malformed::Body("COPY data outside COPY,")),
+                // What stands before it may begin the COPY.
+                b'd' | b'c' | b'f' if self.cursor > 0 => Ok(Next::Unit),
+                b'd' | b'c' | b'f' if busy || (self.in_group && !self.group_failed) => return Pull::Wait,
                 b'd' | b'c' | b'f' => {
                     // "Accept but ignore these messages": the rest of a COPY that failed.
                     self.ignore(header, available);
                     continue;
                 }
+                b'S' if header.len > HEADER_LEN => Err(Malformed::Body("Sync")),
                 b'S' => Ok(self.sync(header)),
                 _ if self.skip_to_sync => {
                     self.ignore(header, available);
@@ -84,7 +96,10 @@ impl Session {
                 _ => self.message(header, available),
             };
             match result {
-                Ok(Next::Unit) => return Pull::Unit,
+                Ok(Next::Unit) => {
+                    self.unit.complete = true;
+                    return Pull::Unit;
+                }
                 Ok(Next::Stream) => return Pull::Stream,
                 Ok(Next::More) => return self.wait(copy),
                 Ok(Next::On) => {}
@@ -126,6 +141,9 @@ impl Session {
         let len = header.len.min(available);
         let rest = header.len - len;
         let (start, end) = (self.cursor, self.cursor + len);
+        if rest > 0 && available < limits.hold && !Self::named(header.tag, &self.input[start..end]) {
+            return Ok(Next::More);
+        }
         let what = self.understand(header.tag, start, end, rest)?;
         let ends = matches!(what, What::Query(_) | What::LongQuery | What::Function);
         let flush = matches!(what, What::Flush);
@@ -138,6 +156,15 @@ impl Session {
         })
     }
 
+    /// Whether the first bytes of a long frame hold the names that must be known before it can go.
+    fn named(tag: u8, frame: &[u8]) -> bool {
+        match tag {
+            b'B' => frontend::bind(frame).is_ok(),
+            b'P' => crate::wire::frame::cstr(frame.get(HEADER_LEN..).unwrap_or_default()).is_some(),
+            _ => true,
+        }
+    }
+
     /// A Sync that has already arrived belongs to the unit although the limit is reached.
     fn next_is_not_sync(&self) -> bool {
         self.input.get(self.cursor) != Some(&b'S')
@@ -147,7 +174,7 @@ impl Session {
         let frame = &self.input[start..end];
         Ok(match tag {
             b'Q' if rest > 0 => What::LongQuery,
-            b'Q' => What::Query(self.shared.analyzer.analyze(frontend::query(frame)?, self.context())),
+            b'Q' => What::Query(self.shared.analyzer.analyze(frontend::query(frame)?, self.context)),
             b'F' => What::Function,
             b'P' if rest > 0 => What::LongParse { named: frame.get(HEADER_LEN) != Some(&0) },
             b'P' => self.parse(start, end)?,
@@ -175,13 +202,13 @@ impl Session {
 
     fn parse(&mut self, start: usize, end: usize) -> Result<What, Malformed> {
         let shared = Arc::clone(&self.shared);
-        let context = self.context();
+        let context = self.context;
         let parse = frontend::parse(&self.input[start..end])?;
         let analyze = || shared.analyzer.analyze(parse.text, context);
         if parse.name.is_empty() {
             let statement = shared.registry.single(parse.text, parse.types, analyze());
-            self.unnamed = Some(Arc::clone(&statement));
-            return Ok(What::Parse { statement, named: false, duplicate: false });
+            let replaced = self.unnamed.replace(Arc::clone(&statement));
+            return Ok(What::Parse { statement, named: false, duplicate: false, replaced });
         }
         let statement = shared.registry.share(parse.text, parse.types, analyze);
         let duplicate = self.statements.contains_key(parse.name);
@@ -191,7 +218,7 @@ impl Session {
             }
             self.statements.insert(parse.name.into(), Arc::clone(&statement));
         }
-        Ok(What::Parse { statement, named: true, duplicate })
+        Ok(What::Parse { statement, named: true, duplicate, replaced: None })
     }
 
     fn close(&mut self, name: &[u8]) -> What {

@@ -46,6 +46,8 @@ pub struct Pins {
     pub sequence: bool,
     /// A statement too large to be prepared elsewhere is prepared here.
     pub large_statement: bool,
+    /// The unnamed statement is one of those.
+    pub large_unnamed: bool,
 }
 
 impl Pins {
@@ -66,6 +68,7 @@ impl Pins {
             (self.load, "LOAD"),
             (self.sequence, "currval or lastval"),
             (self.large_statement, "a large prepared statement"),
+            (self.large_unnamed, "a large unnamed statement"),
         ]
         .into_iter()
         .filter_map(|(holds, name)| holds.then_some(name))
@@ -95,6 +98,10 @@ impl Session {
                 if !self.touched.contains(name) {
                     self.touched.push(name.clone());
                 }
+                // It lays down the role as well (`SetSessionUserId` in `miscinit.c`).
+                if name.eq_ignore_ascii_case("session_authorization") && !self.touched.iter().any(|held| &**held == "role") {
+                    self.touched.push("role".into());
+                }
             }
             if statement.effects.any(Effects::SEQUENCE) {
                 self.pins.sequence |= statement.functions.iter().any(|f| matches!(&*f.name, "currval" | "lastval"));
@@ -108,6 +115,12 @@ impl Session {
         self.effects |= Effects::OPAQUE;
     }
 
+    /// Forgets the effects of a unit that was refused before any of it was sent.
+    pub fn forget_effects(&mut self) {
+        self.effects = Effects::NONE;
+        self.touched.clear();
+    }
+
     /// Effects of what was sent since the last audit.
     #[must_use]
     pub fn effects(&self) -> Effects {
@@ -116,6 +129,10 @@ impl Session {
 
     /// The question to ask now that the session is idle, if there is one.
     pub fn audit(&mut self) -> Option<Audit> {
+        if self.pins.large_unnamed {
+            // A simple query drops the unnamed statement; the server is kept, so that the question can wait.
+            return None;
+        }
         let effects = std::mem::take(&mut self.effects);
         let pinned = self.pins.temporary || self.pins.advisory_lock || self.pins.listen;
         if !effects.any(ASK) && !(pinned && effects != Effects::NONE) {
@@ -176,8 +193,8 @@ impl Session {
     pub(super) fn note_completion(&mut self, tag: &[u8]) {
         match tag {
             b"DISCARD ALL" => {
+                // The unnamed statement stays (`DropAllPreparedStatements` in `prepare.c`).
                 self.statements.clear();
-                self.unnamed = None;
                 self.pins = Pins::default();
                 self.settings = Arc::clone(&self.baseline);
                 self.touched.clear();

@@ -45,12 +45,14 @@ impl Topology {
     #[must_use]
     pub fn new(id: u32, shards: Vec<(Box<str>, Vec<NodeSpec>)>) -> Self {
         let changes: Arc<AtomicU64> = Arc::default();
+        let mut numbers = 0..;
         let shards = shards
             .into_iter()
             .enumerate()
-            .map(|(number, (name, nodes))| {
-                let nodes: Vec<_> =
-                    nodes.into_iter().map(|spec| Arc::new(Node::new(spec, number, Arc::clone(&changes)))).collect();
+            .map(|(shard, (name, nodes))| {
+                let numbered = nodes.into_iter().zip(&mut numbers);
+                let node = |(spec, number)| Arc::new(Node::new(spec, shard, number, Arc::clone(&changes)));
+                let nodes: Vec<_> = numbered.map(node).collect();
                 let turns = Mutex::new(vec![0; nodes.len()]);
                 Shard { name, watermark: Watermark::new(), turns, nodes }
             })

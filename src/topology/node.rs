@@ -82,6 +82,8 @@ pub struct Node {
     pub spec: NodeSpec,
     /// Position of its shard in the cluster.
     pub shard: usize,
+    /// Its place among all nodes of the topology.
+    pub number: usize,
     role: AtomicU8,
     ejected: AtomicBool,
     failures: AtomicU32,
@@ -97,11 +99,12 @@ pub struct Node {
 }
 
 impl Node {
-    pub(super) fn new(spec: NodeSpec, shard: usize, changes: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(spec: NodeSpec, shard: usize, number: usize, changes: Arc<AtomicU64>) -> Self {
         Self {
             role: AtomicU8::new(spec.role as u8),
             spec,
             shard,
+            number,
             ejected: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             lag: AtomicU64::new(0),
@@ -245,7 +248,7 @@ mod tests {
     #[test]
     fn a_change_of_timeline_forgets_the_position() {
         let spec = NodeSpec { name: "n".into(), role: Role::Replica, weight: 1, labels: Box::default() };
-        let node = Node::new(spec, 0, Arc::default());
+        let node = Node::new(spec, 0, 0, Arc::default());
         assert_eq!(node.position(), None);
         node.set_position(Some(Position { timeline: 1, lsn: Lsn(9) }));
         node.set_position(Some(Position { timeline: 2, lsn: Lsn(3) }));

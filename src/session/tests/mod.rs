@@ -1,0 +1,70 @@
+//! The session's tests: a seeded simulation of clients, gateway and servers, and tables of single cases.
+//!
+//! `SIM_SEED=n` runs one seed, `SIM_SEEDS=n` that many; a failure prints its seed.
+
+mod client;
+mod gate;
+mod model;
+mod rng;
+
+use std::sync::Arc;
+
+use super::{Limits, Shared};
+use crate::sql::Analyzer;
+use crate::upstream::Registry;
+use gate::{Gate, next_frame, sqlstate};
+use rng::Rng;
+
+/// What the policy of the simulation refuses, and how. The model's server refuses it likewise.
+const REFUSED_TEXT: &str = "SELECT refused";
+const REFUSED_STATE: &str = "42501";
+
+/// What a client received, without what a server may say at any time.
+struct Messages {
+    list: Vec<String>,
+    count: usize,
+}
+
+fn messages(mut bytes: &[u8]) -> Messages {
+    let mut list = Vec::new();
+    while let Some(frame) = next_frame(&mut bytes) {
+        match frame[0] {
+            b'N' | b'S' => {}
+            b'E' => list.push(format!("E {}", sqlstate(frame))),
+            tag => list.push(format!("{} {:?}", char::from(tag), bytes::Bytes::copy_from_slice(&frame[5..]))),
+        }
+    }
+    let count = list.len();
+    Messages { list, count }
+}
+
+fn simulate(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let hold = [96, 300, 4096, 64 << 10][rng.below(4)];
+    let statement = hold.max([200, 1000, 1 << 20][rng.below(3)]);
+    let padding = [0, 500, 3000][rng.below(3)];
+    let shared = Arc::new(Shared {
+        analyzer: Analyzer::new(1 << 20),
+        registry: Registry::default(),
+        limits: Limits { hold, statement, prepared: 1000, deferred: 64 },
+    });
+    let clients = 1 + rng.below(3);
+    let servers = 1 + rng.below(3);
+    let length = 1 + rng.below(12);
+    let conversations = (0..clients).map(|_| client::converse(&mut rng, length, padding)).collect();
+    let prepared = 1 + rng.below(4);
+    Gate::new(rng, &shared, conversations, servers, prepared).run();
+}
+
+#[test]
+fn clients_see_what_one_server_would_show_them() {
+    let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
+    if let Some(seed) = number("SIM_SEED") {
+        return simulate(seed);
+    }
+    let seeds = number("SIM_SEEDS").unwrap_or(2_000);
+    let failed = (0..seeds).find_map(|seed| {
+        std::panic::catch_unwind(|| simulate(seed)).is_err().then_some(seed)
+    });
+    assert_eq!(failed, None, "replay with SIM_SEED={}", failed.unwrap_or_default());
+}

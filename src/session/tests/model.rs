@@ -1,0 +1,754 @@
+//! A small model of PostgreSQL's side of the protocol, for the simulation.
+//!
+//! Invariant: what is modelled follows `postgres.c`: when messages are skipped, what ends a transaction, when prepared
+//! statements, portals and settings live and die, what is flushed when.
+//!
+//! Deliberately absent: tables, types, locks, everything that the protocol does not show.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::{Buf, BufMut, BytesMut};
+
+use super::rng::Rng;
+use crate::wire::frame::{HEADER_LEN, frontend_header};
+use crate::wire::{TransactionStatus, backend, frontend};
+
+/// What a text does.
+#[derive(Debug, Clone, PartialEq)]
+enum Command {
+    Rows(usize),
+    Echo,
+    Fails(&'static str),
+    FailsAtExecute,
+    Show(String),
+    Set { local: bool, name: String, value: String },
+    Reset(String),
+    ResetAll,
+    Begin(&'static str),
+    Commit,
+    Rollback,
+    Savepoint(String),
+    RollbackTo(String),
+    Release(String),
+    CopyIn,
+    CopyOut(usize),
+    Prepare(String, String),
+    Execute(String),
+    Deallocate(String),
+    DeallocateAll,
+    DiscardAll,
+    Unlisten,
+    AuditPins,
+    AuditNamed(Vec<String>),
+    AuditAll,
+    AuditRole,
+}
+
+#[derive(Debug, Clone)]
+struct Statement {
+    command: Option<Command>,
+    sql: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Portal {
+    command: Option<Command>,
+    values: Vec<u8>,
+    sent: usize,
+    done: bool,
+}
+
+/// Settings as they were, and those that SET LOCAL will bring back.
+#[derive(Debug, Clone, Default)]
+struct Values {
+    set: BTreeMap<String, String>,
+    before_local: BTreeMap<String, Option<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Block {
+    None,
+    /// Of a query string or a pipeline.
+    Implicit,
+    Explicit,
+    Failed,
+}
+
+struct CopyIn {
+    rows: usize,
+    rest: Option<Vec<Command>>,
+}
+
+/// One server process.
+pub(super) struct Model {
+    pub(super) input: BytesMut,
+    /// What the client may read.
+    pub(super) output: BytesMut,
+    pending: BytesMut,
+    rng: Rng,
+    statements: HashMap<Vec<u8>, Statement>,
+    portals: HashMap<Vec<u8>, Portal>,
+    values: Values,
+    at_begin: Values,
+    savepoints: Vec<(String, Values)>,
+    block: Block,
+    pipelined: bool,
+    skipping: bool,
+    copy: Option<CopyIn>,
+    reported: Option<String>,
+    ever: std::collections::BTreeSet<String>,
+    /// The connection was told to end.
+    pub(super) ended: bool,
+    /// Query strings and Executes that ran.
+    pub(super) ran: usize,
+}
+
+struct Failure(&'static str);
+
+type Done = Result<(), Failure>;
+
+impl Model {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            pending: BytesMut::new(),
+            rng: Rng::new(seed),
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            values: Values::default(),
+            at_begin: Values::default(),
+            savepoints: Vec::new(),
+            block: Block::None,
+            pipelined: false,
+            skipping: false,
+            copy: None,
+            reported: None,
+            ever: std::collections::BTreeSet::new(),
+            ended: false,
+            ran: 0,
+        }
+    }
+
+    /// Handles every whole message that has arrived.
+    pub(super) fn run(&mut self) {
+        while !self.ended {
+            let Some(header) = frontend_header(&self.input).expect("the gateway sends frames") else { return };
+            if self.input.len() < header.len {
+                return;
+            }
+            let frame = self.input.split_to(header.len);
+            self.message(header.tag, &frame);
+            if self.rng.one_in(8) {
+                self.flush();
+            }
+        }
+    }
+
+    /// Whether it waits for COPY data.
+    pub(super) fn copying(&self) -> bool {
+        self.copy.is_some()
+    }
+
+    fn flush(&mut self) {
+        self.output.extend_from_slice(&self.pending);
+        self.pending.clear();
+    }
+
+    fn message(&mut self, tag: u8, frame: &[u8]) {
+        if self.copy.is_some() {
+            return self.copy_message(tag, frame);
+        }
+        if self.rng.one_in(12) {
+            backend::write_error(&mut self.pending, b'N', "NOTICE", "00000", "by the way", None);
+        }
+        if self.skipping && !matches!(tag, b'S' | b'X') {
+            return;
+        }
+        let result = match tag {
+            b'Q' => {
+                self.statements.remove(&b""[..]);
+                let text = String::from_utf8_lossy(frontend::query(frame).expect("a Query")).into_owned();
+                self.ran += 1;
+                match commands(&text) {
+                    // An error in the grammar comes before anything runs.
+                    Err(failure) => self.fail(&failure),
+                    Ok(list) if list.is_empty() => backend::write_bare(&mut self.pending, b'I'),
+                    Ok(list) => return self.simple(list),
+                }
+                return self.ready();
+            }
+            b'F' => {
+                let failed = frame.get(HEADER_LEN) == Some(&1);
+                if self.block == Block::Failed {
+                    self.fail(&Failure("25P02"));
+                } else if failed {
+                    self.fail(&Failure("42883"));
+                } else {
+                    frontend::frame(&mut self.pending, b'V', |out| out.put_i32(-1));
+                }
+                return self.ready();
+            }
+            b'P' => self.parse(frame),
+            b'B' => self.bind(frame),
+            b'D' => self.describe(frame),
+            b'E' => self.execute(frame),
+            b'C' => {
+                let target = frontend::target(frame).expect("a Close");
+                if target.kind == b'S' {
+                    self.statements.remove(target.name);
+                } else {
+                    self.portals.remove(target.name);
+                }
+                backend::write_bare(&mut self.pending, b'3');
+                Ok(())
+            }
+            b'H' => {
+                self.flush();
+                Ok(())
+            }
+            b'S' => {
+                self.skipping = false;
+                self.end_implicit();
+                return self.ready();
+            }
+            b'X' => {
+                self.ended = true;
+                Ok(())
+            }
+            b'd' | b'c' | b'f' => Ok(()),
+            other => panic!("message {other:?}"),
+        };
+        if let Err(failure) = result {
+            self.fail(&failure);
+            self.skipping = true;
+        }
+    }
+
+    fn ready(&mut self) {
+        self.pipelined = false;
+        let name = self.values.set.get("application_name").cloned();
+        if name != self.reported {
+            backend::write_parameter_status(&mut self.pending, b"application_name", name.clone().unwrap_or_default().as_bytes());
+            self.reported = name;
+        }
+        let status = match self.block {
+            Block::None | Block::Implicit => TransactionStatus::Idle,
+            Block::Explicit => TransactionStatus::Active,
+            Block::Failed => TransactionStatus::Failed,
+        };
+        backend::write_ready(&mut self.pending, status);
+        self.flush();
+    }
+
+    fn fail(&mut self, failure: &Failure) {
+        backend::write_error(&mut self.pending, b'E', "ERROR", failure.0, "it failed", None);
+        self.flush();
+        match self.block {
+            Block::Explicit => self.block = Block::Failed,
+            Block::Implicit => self.abort(),
+            Block::None | Block::Failed => {}
+        }
+        if self.block == Block::None {
+            self.portals.clear();
+        }
+    }
+
+    fn begin_implicit(&mut self) {
+        if self.block == Block::None {
+            self.block = Block::Implicit;
+            self.at_begin = self.values.clone();
+        }
+    }
+
+    fn end_implicit(&mut self) {
+        if self.block == Block::Implicit {
+            self.commit();
+        }
+        if self.block == Block::None {
+            self.portals.clear();
+        }
+    }
+
+    fn commit(&mut self) {
+        for (name, value) in std::mem::take(&mut self.values.before_local) {
+            match value {
+                Some(value) => self.values.set.insert(name, value),
+                None => self.values.set.remove(&name),
+            };
+        }
+        self.finish();
+    }
+
+    fn abort(&mut self) {
+        self.values = std::mem::take(&mut self.at_begin);
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        self.block = Block::None;
+        self.savepoints.clear();
+        self.portals.clear();
+    }
+
+    fn simple(&mut self, list: Vec<Command>) {
+        let mut list = list.into_iter();
+        let several = list.len() > 1;
+        self.portals.remove(&b""[..]);
+        while let Some(command) = list.next() {
+            self.pipelined = several;
+            let copies = matches!(command, Command::CopyIn);
+            let result = self.allowed(&command).and_then(|()| {
+                self.begin_implicit();
+                if let Some(rows) = self.description(&command) {
+                    row_description(&mut self.pending, rows);
+                }
+                self.run_command(&command, b"", usize::MAX, &mut 0).map(|_| ())
+            });
+            if let Err(failure) = result {
+                self.fail(&failure);
+                return self.ready();
+            }
+            if copies {
+                self.copy = Some(CopyIn { rows: 0, rest: Some(list.collect()) });
+                return;
+            }
+        }
+        self.end_implicit();
+        self.ready();
+    }
+
+    fn copy_message(&mut self, tag: u8, _: &[u8]) {
+        let Some(mut copy) = self.copy.take() else { return };
+        match tag {
+            b'd' => copy.rows += 1,
+            b'S' | b'H' => {}
+            b'c' => {
+                backend::write_complete(&mut self.pending, &format!("COPY {}", copy.rows));
+                match copy.rest {
+                    Some(rest) if rest.is_empty() => {
+                        self.end_implicit();
+                        self.ready();
+                    }
+                    Some(rest) => self.simple(rest),
+                    None => {}
+                }
+                return;
+            }
+            b'f' => {
+                self.fail(&Failure("57014"));
+                if copy.rest.is_some() {
+                    self.ready();
+                } else {
+                    self.skipping = true;
+                }
+                return;
+            }
+            other => panic!("message {:?} during COPY", char::from(other)),
+        }
+        self.copy = Some(copy);
+    }
+
+    fn parse(&mut self, frame: &[u8]) -> Done {
+        let parse = frontend::parse(frame).expect("a Parse");
+        if parse.name.is_empty() {
+            self.statements.remove(&b""[..]);
+        }
+        let mut list = commands(&String::from_utf8_lossy(parse.text))?;
+        if list.len() > 1 {
+            return Err(Failure("42601"));
+        }
+        let command = list.pop();
+        if let Some(command) = &command {
+            self.allowed(command)?;
+        }
+        if !parse.name.is_empty() && self.statements.contains_key(parse.name) {
+            return Err(Failure("42P05"));
+        }
+        self.begin_implicit();
+        self.statements.insert(parse.name.into(), Statement { command, sql: false });
+        backend::write_bare(&mut self.pending, b'1');
+        Ok(())
+    }
+
+    fn bind(&mut self, frame: &[u8]) -> Done {
+        let bind = frontend::bind(frame).expect("a Bind");
+        let statement = self.statements.get(bind.statement).cloned().ok_or(Failure("26000"))?;
+        let mut rest = bind.rest;
+        assert_eq!(rest.get_u16(), 0, "formats");
+        let count = rest.get_u16();
+        let wanted = u16::from(statement.command == Some(Command::Echo));
+        if count != wanted {
+            return Err(Failure("08P01"));
+        }
+        let mut values = Vec::new();
+        if count == 1 {
+            let length = rest.get_i32() as usize;
+            values = rest[..length].to_vec();
+            rest.advance(length);
+        }
+        assert_eq!(rest, [0, 0], "result formats");
+        if let Some(command) = &statement.command {
+            self.allowed(command)?;
+        }
+        if !bind.portal.is_empty() && self.portals.contains_key(bind.portal) {
+            return Err(Failure("42P03"));
+        }
+        self.begin_implicit();
+        self.portals.insert(bind.portal.into(), Portal { command: statement.command, values, sent: 0, done: false });
+        backend::write_bare(&mut self.pending, b'2');
+        Ok(())
+    }
+
+    fn describe(&mut self, frame: &[u8]) -> Done {
+        let target = frontend::target(frame).expect("a Describe");
+        let command = if target.kind == b'S' {
+            self.statements.get(target.name).ok_or(Failure("26000"))?.command.clone()
+        } else {
+            self.portals.get(target.name).ok_or(Failure("34000"))?.command.clone()
+        };
+        if let Some(command) = &command {
+            self.allowed(command)?;
+        }
+        if target.kind == b'S' {
+            let count = u16::from(command == Some(Command::Echo));
+            frontend::frame(&mut self.pending, b't', |out| {
+                out.put_u16(count);
+                for _ in 0..count {
+                    out.put_u32(25);
+                }
+            });
+        }
+        match command.and_then(|command| self.description(&command)) {
+            Some(columns) => row_description(&mut self.pending, columns),
+            None => backend::write_bare(&mut self.pending, b'n'),
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, frame: &[u8]) -> Done {
+        let end = frame.len() - 4;
+        let name = &frame[HEADER_LEN..end - 1];
+        let limit = i32::from_be_bytes(frame[end..].try_into().expect("four bytes"));
+        let limit = if limit <= 0 { usize::MAX } else { limit as usize };
+        let mut portal = self.portals.get(name).cloned().ok_or(Failure("34000"))?;
+        self.ran += 1;
+        let Some(command) = portal.command.clone() else {
+            backend::write_bare(&mut self.pending, b'I');
+            return Ok(());
+        };
+        self.allowed(&command)?;
+        let rows = matches!(command, Command::Rows(_) | Command::Echo | Command::Show(_));
+        if portal.done && !rows {
+            return Err(Failure("55000"));
+        }
+        self.begin_implicit();
+        let values = std::mem::take(&mut portal.values);
+        let suspended = self.run_command(&command, &values, limit, &mut portal.sent)?;
+        portal.values = values;
+        portal.done = true;
+        self.pipelined = true;
+        if suspended {
+            backend::write_bare(&mut self.pending, b's');
+        }
+        if let Some(held) = self.portals.get_mut(name) {
+            *held = portal;
+        }
+        if matches!(command, Command::CopyIn) {
+            self.copy = Some(CopyIn { rows: 0, rest: None });
+        }
+        Ok(())
+    }
+
+    /// In a failed block only its end is allowed.
+    fn allowed(&self, command: &Command) -> Done {
+        match command {
+            Command::Commit | Command::Rollback | Command::RollbackTo(_) => Ok(()),
+            _ if self.block == Block::Failed => Err(Failure("25P02")),
+            _ => Ok(()),
+        }
+    }
+
+    fn description(&self, command: &Command) -> Option<u16> {
+        match command {
+            Command::Rows(_) | Command::Echo | Command::Show(_) | Command::FailsAtExecute => Some(1),
+            Command::AuditPins => Some(1),
+            Command::AuditNamed(_) | Command::AuditAll | Command::AuditRole => Some(3),
+            Command::Execute(name) => self.statements.get(name.as_bytes()).map(|_| 1),
+            _ => None,
+        }
+    }
+
+    /// Whether the portal was suspended.
+    fn run_command(&mut self, command: &Command, values: &[u8], limit: usize, sent: &mut usize) -> Result<bool, Failure> {
+        let out = &mut self.pending;
+        let tag = match command {
+            Command::Rows(_) | Command::Echo | Command::Show(_) => {
+                let (all, value) = match command {
+                    Command::Rows(rows) => (*rows, None),
+                    Command::Show(name) => (1, Some(self.values.set.get(name).cloned().unwrap_or_default().into_bytes())),
+                    _ => (1, Some(values.to_vec())),
+                };
+                let upto = all.min(sent.saturating_add(limit));
+                let first = *sent;
+                for row in first..upto {
+                    let text = value.clone().unwrap_or_else(|| row.to_string().into_bytes());
+                    data_row(out, &[Some(&text)]);
+                }
+                *sent = upto;
+                if upto - first == limit && limit > 0 {
+                    return Ok(true);
+                }
+                if matches!(command, Command::Show(_)) { "SHOW".to_owned() } else { format!("SELECT {}", upto - first) }
+            }
+            Command::FailsAtExecute => return Err(Failure("22012")),
+            Command::Fails(state) => return Err(Failure(state)),
+            Command::Set { local, name, value } => {
+                if *local {
+                    let before = self.values.set.get(name).cloned();
+                    self.values.before_local.entry(name.clone()).or_insert(before);
+                } else {
+                    self.values.before_local.remove(name);
+                }
+                self.values.set.insert(name.clone(), value.clone());
+                self.ever.insert(name.clone());
+                "SET".to_owned()
+            }
+            Command::Reset(name) => {
+                self.values.before_local.remove(name);
+                self.values.set.remove(name);
+                "RESET".to_owned()
+            }
+            Command::ResetAll => {
+                self.values = Values::default();
+                "RESET".to_owned()
+            }
+            Command::Begin(tag) => {
+                if self.block == Block::Explicit {
+                    backend::write_error(out, b'N', "WARNING", "25001", "already", None);
+                }
+                self.block = Block::Explicit;
+                (*tag).to_owned()
+            }
+            Command::Commit => match self.block {
+                Block::Failed => {
+                    self.abort();
+                    "ROLLBACK".to_owned()
+                }
+                _ => {
+                    self.commit();
+                    "COMMIT".to_owned()
+                }
+            },
+            Command::Rollback => {
+                self.abort();
+                "ROLLBACK".to_owned()
+            }
+            Command::Savepoint(_) | Command::RollbackTo(_) | Command::Release(_)
+                if !matches!(self.block, Block::Explicit | Block::Failed) =>
+            {
+                return Err(Failure("25P01"));
+            }
+            Command::Savepoint(name) => {
+                self.savepoints.push((name.clone(), self.values.clone()));
+                "SAVEPOINT".to_owned()
+            }
+            Command::RollbackTo(name) => {
+                let at = self.savepoint(name)?;
+                self.savepoints.truncate(at + 1);
+                self.values = self.savepoints[at].1.clone();
+                self.block = Block::Explicit;
+                self.portals.clear();
+                "ROLLBACK".to_owned()
+            }
+            Command::Release(name) => {
+                let at = self.savepoint(name)?;
+                self.savepoints.truncate(at);
+                "RELEASE".to_owned()
+            }
+            Command::CopyIn => {
+                frontend::frame(out, b'G', |out| out.put_slice(&[0, 0, 1, 0, 0]));
+                self.flush();
+                return Ok(false);
+            }
+            Command::CopyOut(rows) => {
+                frontend::frame(out, b'H', |out| out.put_slice(&[0, 0, 1, 0, 0]));
+                for row in 0..*rows {
+                    frontend::frame(out, b'd', |out| out.put_slice(format!("{row}\n").as_bytes()));
+                }
+                backend::write_bare(out, b'c');
+                format!("COPY {rows}")
+            }
+            Command::Prepare(name, text) => {
+                if self.statements.contains_key(name.as_bytes()) {
+                    return Err(Failure("42P05"));
+                }
+                let command = commands(text)?.pop();
+                self.statements.insert(name.clone().into_bytes(), Statement { command, sql: true });
+                "PREPARE".to_owned()
+            }
+            Command::Execute(name) => {
+                let statement = self.statements.get(name.as_bytes()).cloned().ok_or(Failure("26000"))?;
+                let Some(command) = statement.command else { return Err(Failure("26000")) };
+                return self.run_command(&command, values, limit, sent);
+            }
+            Command::Deallocate(name) => {
+                self.statements.remove(name.as_bytes()).ok_or(Failure("26000"))?;
+                "DEALLOCATE".to_owned()
+            }
+            Command::DeallocateAll => {
+                self.statements.retain(|name, _| name.is_empty());
+                "DEALLOCATE ALL".to_owned()
+            }
+            Command::DiscardAll => {
+                if self.block == Block::Explicit || self.pipelined {
+                    return Err(Failure("25001"));
+                }
+                self.statements.retain(|name, _| name.is_empty());
+                self.values = Values::default();
+                self.commit();
+                "DISCARD ALL".to_owned()
+            }
+            Command::Unlisten => "UNLISTEN".to_owned(),
+            Command::AuditPins => {
+                let prepared = self.statements.values().any(|statement| statement.sql);
+                data_row(out, &[Some(if prepared { b"p" } else { b"" })]);
+                "SELECT 1".to_owned()
+            }
+            Command::AuditNamed(names) => {
+                for name in names {
+                    let value = self.values.set.get(name);
+                    let known = value.is_some() || name == "application_name" || self.ever.contains(name);
+                    let text = value.cloned().unwrap_or_default();
+                    let source: Option<&[u8]> = match (name.as_str(), value) {
+                        ("application_name", Some(_)) => Some(b"session"),
+                        ("application_name", None) => Some(b"default"),
+                        _ => None,
+                    };
+                    data_row(out, &[Some(name.as_bytes()), known.then_some(text.as_bytes()), source]);
+                }
+                format!("SELECT {}", names.len())
+            }
+            Command::AuditAll => {
+                if let Some(value) = self.values.set.get("application_name") {
+                    data_row(out, &[Some(b"application_name"), Some(value.as_bytes()), Some(b"session")]);
+                }
+                "SELECT 1".to_owned()
+            }
+            Command::AuditRole => {
+                data_row(out, &[Some(b"role"), Some(b"none"), None]);
+                "SELECT 1".to_owned()
+            }
+        };
+        backend::write_complete(&mut self.pending, &tag);
+        Ok(false)
+    }
+
+    fn savepoint(&self, name: &str) -> Result<usize, Failure> {
+        self.savepoints.iter().rposition(|(held, _)| held == name).ok_or(Failure("3B001"))
+    }
+}
+
+fn row_description(out: &mut BytesMut, columns: u16) {
+    frontend::frame(out, b'T', |out| {
+        out.put_u16(columns);
+        for _ in 0..columns {
+            out.put_slice(b"c\0");
+            out.put_slice(&[0; 18]);
+        }
+    });
+}
+
+fn data_row(out: &mut BytesMut, columns: &[Option<&[u8]>]) {
+    frontend::frame(out, b'D', |out| {
+        out.put_u16(columns.len() as u16);
+        for column in columns {
+            match column {
+                Some(value) => {
+                    out.put_u32(value.len() as u32);
+                    out.put_slice(value);
+                }
+                None => out.put_i32(-1),
+            }
+        }
+    });
+}
+
+/// The commands of a query string; comments are left out.
+fn commands(text: &str) -> Result<Vec<Command>, Failure> {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("/*") {
+        plain.push_str(before);
+        rest = after.split_once("*/").map_or("", |(_, after)| after);
+    }
+    plain.push_str(rest);
+    plain.split(';').map(str::trim).filter(|text| !text.is_empty()).map(command).collect()
+}
+
+fn command(text: &str) -> Result<Command, Failure> {
+    let unquoted = |text: &str| text.trim().trim_start_matches('E').trim_matches(['\'', '"']).to_owned();
+    let own = |text: &str| text.trim().to_owned();
+    if text.starts_with("SELECT pg_catalog.concat(") {
+        return Ok(Command::AuditPins);
+    }
+    if text.starts_with("SELECT n, pg_catalog.current_setting") {
+        let list = text.split_once("ARRAY[").and_then(|(_, rest)| rest.split_once(']')).expect("an array").0;
+        return Ok(Command::AuditNamed(list.split(',').map(unquoted).collect()));
+    }
+    if text.starts_with("SELECT pg_catalog.lower(name)") {
+        return Ok(Command::AuditAll);
+    }
+    if text.starts_with("SELECT 'role'") {
+        return Ok(Command::AuditRole);
+    }
+    if let Some(rest) = text.strip_prefix("SELECT pg_catalog.set_config(") {
+        let mut parts = rest.trim_end_matches(')').split(',');
+        let (name, value) = (parts.next().map(unquoted), parts.next().map(unquoted));
+        return Ok(Command::Set { local: false, name: name.expect("a name"), value: value.expect("a value") });
+    }
+    if let Some(rest) = text.strip_prefix("SELECT generate_series(1, ") {
+        return Ok(Command::Rows(rest.trim_end_matches(')').parse().expect("a number")));
+    }
+    if let Some(rest) = text.strip_prefix("PREPARE ") {
+        let (name, text) = rest.split_once(" AS ").expect("PREPARE … AS …");
+        return Ok(Command::Prepare(own(name), own(text)));
+    }
+    if let Some(rest) = text.strip_prefix("SET ") {
+        let local = rest.starts_with("LOCAL ");
+        let (name, value) = rest.trim_start_matches("LOCAL ").split_once(" = ").expect("SET … = …");
+        return Ok(Command::Set { local, name: own(name), value: unquoted(value) });
+    }
+    if let Some(rest) = text.strip_prefix("COPY t TO STDOUT") {
+        return Ok(Command::CopyOut(rest.len() + 3));
+    }
+    Ok(match text {
+        "SELECT $1::text" => Command::Echo,
+        "SELECT 1/0" => Command::FailsAtExecute,
+        "SELECT missing" => return Err(Failure("42703")),
+        "SELECT refused" => return Err(Failure(super::REFUSED_STATE)),
+        "BEGIN" => Command::Begin("BEGIN"),
+        "START TRANSACTION READ ONLY" => Command::Begin("START TRANSACTION"),
+        "COMMIT" => Command::Commit,
+        "ROLLBACK" => Command::Rollback,
+        "COPY t FROM STDIN" => Command::CopyIn,
+        "RESET ALL" => Command::ResetAll,
+        "RESET ROLE" | "RESET SESSION AUTHORIZATION" => Command::Reset("role".to_owned()),
+        "DEALLOCATE ALL" => Command::DeallocateAll,
+        "DISCARD ALL" => Command::DiscardAll,
+        _ => {
+            let (head, name) = text.rsplit_once(' ').unwrap_or((text, ""));
+            match head {
+                "SHOW" => Command::Show(own(name)),
+                "RESET" => Command::Reset(name.replace('"', "")),
+                "SAVEPOINT" => Command::Savepoint(own(name)),
+                "ROLLBACK TO" => Command::RollbackTo(own(name)),
+                "RELEASE" => Command::Release(own(name)),
+                "EXECUTE" => Command::Execute(own(name)),
+                "DEALLOCATE" => Command::Deallocate(own(name)),
+                "UNLISTEN" => Command::Unlisten,
+                _ => return Err(Failure("42601")),
+            }
+        }
+    })
+}
