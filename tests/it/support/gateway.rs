@@ -271,13 +271,14 @@ impl Drop for Gateway<'_> {
 
 /// Starts the binary so that it ends with us, where the system can do that.
 fn spawn(configuration: &Path, log: &Path) -> Child {
-    let binary = env!("CARGO_BIN_EXE_pointsman");
+    // Another build of it, say the one that ships, can be put to the same tests.
+    let binary = std::env::var("POINTSMAN_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_pointsman").into());
     let path = std::env::var_os("PATH").unwrap_or_default();
     let wrapper = std::env::split_paths(&path).map(|directory| directory.join("setpriv")).find(|file| file.is_file());
     let mut command = match wrapper {
         Some(setpriv) => {
             let mut command = Command::new(setpriv);
-            command.args(["--pdeathsig", "KILL", binary]);
+            command.args(["--pdeathsig", "KILL", &binary]);
             command
         }
         None => Command::new(binary),
