@@ -451,6 +451,7 @@ impl Conversation {
                 }
                 Err(error) => return Err(self.cannot_audit(&error.to_string())),
             }
+            self.follow_trace();
         }
         if self.account.mode == PoolMode::Session || self.session.pins.any() {
             self.handle.keeps(self.session.pins);

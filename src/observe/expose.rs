@@ -120,7 +120,7 @@ impl Samples<'_> {
     /// # Errors
     /// Those of the writer beneath.
     pub fn times(&mut self, labels: &[&str], times: &Times) -> fmt::Result {
-        let bounds = Histogram::BOUNDS.iter().map(std::time::Duration::as_secs_f64).chain([f64::MAX]);
+        let bounds = Histogram::BOUNDS.iter().map(std::time::Duration::as_secs_f64).chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(times.buckets).collect();
         self.labelled(labels, |encoder| {
             encoder.encode_histogram::<NoLabelSet>(times.sum.as_secs_f64(), times.count(), &buckets, None)
