@@ -4,6 +4,7 @@
 //! parallel. With `POINTSMAN_TEST_DIRECT=1` the same tests speak to PostgreSQL itself, which checks the tests: what
 //! fails there is the test's fault. What only a gateway can do is left out then.
 
+mod admin;
 mod auth;
 mod bulk;
 mod cancel;
@@ -15,3 +16,4 @@ mod pooling;
 mod replicas;
 mod support;
 mod tls;
+mod twin;
