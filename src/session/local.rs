@@ -108,7 +108,7 @@ impl Session {
         self.drop_unit_statements();
         let held = self.cursor;
         let unit = self.take_unit();
-        self.ignoring = unit.ops.last().map_or(0, |op| op.rest);
+        self.ignoring += unit.ops.last().map_or(0, |op| op.rest);
         self.input.advance(held);
         reply.write(&mut self.output);
         self.last_error = reply.sqlstate.as_bytes().try_into().ok();

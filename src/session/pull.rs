@@ -39,6 +39,10 @@ impl Session {
             // Found before, and its decision had to wait.
             return Pull::Unit;
         }
+        if self.unit.ops.last().is_some_and(|op| op.rest > 0) {
+            // COPY data found before, for which the server had no room.
+            return Pull::Stream;
+        }
         if self.barrier && copy == Copy::None {
             if busy {
                 return Pull::Wait;

@@ -145,7 +145,7 @@ impl Upstream {
 
     /// Puts out the local answers that stand at the front of the queue.
     pub(super) fn local_answers<R: Receiver>(&mut self, to: &mut R) {
-        while let Some(Expected::Local { tag, .. }) = self.expected.front() {
+        while !self.skipping && let Some(Expected::Local { tag, .. }) = self.expected.front() {
             backend::write_bare(to.output(), *tag);
             self.expected.pop_front();
         }
@@ -168,9 +168,14 @@ impl Upstream {
             (b't', Some(Expected::Describe)) => Ok(Verdict::Keep),
             (b'C', Some(Expected::Execute | Expected::Query)) => {
                 let tag = frame.get(HEADER_LEN..frame.len() - 1).unwrap_or_default();
-                self.completed(tag);
-                to.command_complete(tag);
+                self.completed(tag, to);
                 self.executed()
+            }
+            (b'C', Some(Expected::Deallocate { client_name, statement })) => {
+                to.parse_failed(client_name, *statement);
+                let mut bytes = BytesMut::new();
+                backend::write_complete(&mut bytes, "DEALLOCATE");
+                Ok(Verdict::Replace(bytes))
             }
             (b'I' | b's', Some(Expected::Execute | Expected::Query)) => self.executed(),
             (b'T' | b'c', Some(Expected::Query)) | (b'c', Some(Expected::Execute)) => Ok(Verdict::Keep),
@@ -181,7 +186,7 @@ impl Upstream {
                 Ok(Verdict::Keep)
             }
             (b'V', Some(Expected::Function)) => Ok(Verdict::Keep),
-            (b'Z', Some(Expected::Sync | Expected::Query | Expected::Function)) => {
+            (b'Z', Some(Expected::Sync | Expected::Query | Expected::Deallocate { .. } | Expected::Function)) => {
                 let byte = frame.get(HEADER_LEN).copied().unwrap_or_default();
                 let Some(status) = TransactionStatus::from_byte(byte) else {
                     return Err(Error::Unexpected { got: char::from(byte), expected: "a transaction status" });
@@ -202,15 +207,31 @@ impl Upstream {
     }
 
     /// What a command's completion says about the server's own memory.
-    fn completed(&mut self, tag: &[u8]) {
+    fn completed<R: Receiver>(&mut self, tag: &[u8], to: &mut R) {
         self.copy = Copy::None;
-        match tag {
-            b"DISCARD ALL" => {
-                self.forget_prepared();
-                self.settings = Some(Arc::default());
+        to.command_complete(tag);
+        if !matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL") {
+            return;
+        }
+        if tag == b"DISCARD ALL" {
+            self.settings = Some(Arc::default());
+        }
+        self.prepared.clear();
+        // What was sent behind it comes after it on the server, too.
+        for expected in self.expected.iter().skip(1) {
+            match expected {
+                Expected::Parse { statement: Some(statement), client_name, unnamed: false, .. } => {
+                    self.prepared.insert(statement.id);
+                    if let Some(name) = client_name {
+                        to.close_skipped(name, statement);
+                    }
+                }
+                Expected::Close { statement: Some(id), .. } => self.prepared.remove(*id),
+                Expected::Local { tag: b'1', client_name, statement: Some(statement) } => {
+                    to.close_skipped(client_name, statement);
+                }
+                _ => {}
             }
-            b"DEALLOCATE ALL" => self.forget_prepared(),
-            _ => {}
         }
     }
 
@@ -258,7 +279,10 @@ impl Upstream {
             _ => None,
         };
         to.error(sqlstate);
-        if !matches!(self.expected.front(), Some(Expected::Query | Expected::Function | Expected::Sync) | None) {
+        if !matches!(
+            self.expected.front(),
+            Some(Expected::Query | Expected::Deallocate { .. } | Expected::Function | Expected::Sync) | None
+        ) {
             self.skip_to_sync(to);
         }
         self.copy = Copy::None;
@@ -267,15 +291,16 @@ impl Upstream {
 
     /// After an error in the extended protocol the server reads and discards messages until a Sync.
     fn skip_to_sync<R: Receiver>(&mut self, to: &mut R) {
-        while let Some(front) = self.expected.front() {
-            if matches!(front, Expected::Sync) {
-                return;
-            }
-            if let Some(expected) = self.expected.pop_front() {
-                self.undo(expected, to);
-            }
+        let end = self.expected.iter().position(|expected| matches!(expected, Expected::Sync));
+        self.skipping = end.is_none();
+        let mut skipped: Vec<_> = self.expected.drain(..end.unwrap_or(self.expected.len())).collect();
+        if let Some(Expected::Parse { replaced, .. }) = skipped.first_mut() {
+            // It was not skipped: the unnamed statement goes before the new one is looked at.
+            *replaced = None;
         }
-        self.skipping = true;
+        while let Some(expected) = skipped.pop() {
+            self.undo(expected, to);
+        }
     }
 
     /// A server in COPY FROM STDIN ignores Flush and Sync that stand before CopyDone (`CopyGetData` in `copyfromparse.c`).

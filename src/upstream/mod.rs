@@ -119,6 +119,8 @@ pub enum Expected {
         client_name: Option<Box<[u8]>>,
         /// Whether the server knows it as the unnamed statement.
         unnamed: bool,
+        /// The client's statement of that name until now; it stays if the Parse is skipped.
+        replaced: Option<Arc<Prepared>>,
         /// What the client sees.
         show: Show,
     },
@@ -148,6 +150,14 @@ pub enum Expected {
     Sync,
     /// Everything up to ReadyForQuery.
     Query,
+    /// The same, of a Query without effect that stands for the DEALLOCATE of a statement that the client prepared through
+    /// the protocol: the server knows it by another name, or not at all.
+    Deallocate {
+        /// The client's name for it.
+        client_name: Box<[u8]>,
+        /// The statement.
+        statement: StatementId,
+    },
     /// FunctionCallResponse, then ReadyForQuery.
     Function,
 }
@@ -162,7 +172,7 @@ impl Expected {
             Self::Execute => "CommandComplete",
             Self::Local { .. } => "nothing",
             Self::Sync => "ReadyForQuery",
-            Self::Query => "the answer to a Query",
+            Self::Query | Self::Deallocate { .. } => "the answer to a Query",
             Self::Function => "the answer to a FunctionCall",
         }
     }
@@ -311,20 +321,15 @@ impl Upstream {
         self.litter.push(name);
     }
 
-    /// Forgets every prepared statement: the server dropped them all.
-    pub fn forget_prepared(&mut self) {
-        self.prepared.clear();
+    /// What the server knows as the unnamed statement is no longer what was sent for a session.
+    pub fn forget_unnamed(&mut self) {
         self.unnamed = None;
     }
 
     /// Notes the answer that a message just put into `output` will bring.
     pub fn expect<R: Receiver>(&mut self, expected: Expected, to: &mut R) {
         match &expected {
-            Expected::Sync | Expected::Query | Expected::Function => self.unready += 1,
-            _ if self.skipping => {
-                self.undo(expected, to);
-                return;
-            }
+            Expected::Sync | Expected::Query | Expected::Deallocate { .. } | Expected::Function => self.unready += 1,
             Expected::Parse { statement: Some(statement), unnamed, .. } => {
                 if *unnamed {
                     self.unnamed = Some(statement.id);
@@ -335,9 +340,16 @@ impl Upstream {
             Expected::Close { statement: Some(id), .. } => self.prepared.remove(*id),
             _ => {}
         }
-        if matches!(expected, Expected::Query) {
+        if matches!(expected, Expected::Query | Expected::Deallocate { .. }) {
             // exec_simple_query drops the unnamed statement.
             self.unnamed = None;
+        }
+        if self.skipping && matches!(expected, Expected::Sync) {
+            // All that stands in the queue was sent after the error. What is sent from now on is looked at again.
+            while let Some(skipped) = self.expected.pop_back() {
+                self.undo(skipped, to);
+            }
+            self.skipping = false;
         }
         self.expected.push_back(expected);
     }
@@ -353,7 +365,7 @@ impl Upstream {
     pub fn abandon<R: Receiver>(&mut self, to: &mut R) {
         self.broken = true;
         self.unready = 0;
-        while let Some(expected) = self.expected.pop_front() {
+        while let Some(expected) = self.expected.pop_back() {
             self.undo(expected, to);
         }
     }
@@ -364,10 +376,11 @@ impl Upstream {
         self.fatal.as_deref()
     }
 
-    /// What a message that the server ignored must not be believed to have done.
+    /// What a message that the server ignored must not be believed to have done. The last message comes first, so that each
+    /// finds the state that it left.
     fn undo<R: Receiver>(&mut self, expected: Expected, to: &mut R) {
         match expected {
-            Expected::Parse { statement, client_name, unnamed, .. } => {
+            Expected::Parse { statement, client_name, unnamed, replaced, .. } => {
                 if let Some(statement) = statement {
                     if unnamed {
                         self.unnamed = None;
@@ -376,6 +389,9 @@ impl Upstream {
                     }
                     if let Some(name) = client_name {
                         to.parse_failed(&name, statement.id);
+                        if let Some(replaced) = replaced {
+                            to.close_skipped(&name, &replaced);
+                        }
                     }
                 }
             }

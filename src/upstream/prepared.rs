@@ -200,6 +200,14 @@ impl PreparedSet {
         self.held.iter().min_by_key(|(_, held)| held.used).map(|(id, _)| *id)
     }
 
+    /// The statement held under this name, which a client might use as its own.
+    #[must_use]
+    pub fn named(&self, name: &[u8]) -> Option<StatementId> {
+        let number = name.strip_prefix(b"pm_")?;
+        let id = StatementId(std::str::from_utf8(number).ok()?.parse().ok()?);
+        self.held.contains_key(&id).then_some(id)
+    }
+
     /// Statements held.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -154,8 +154,10 @@ impl Author<'_> {
 
     fn simple(&mut self) {
         let mut text = self.text(true);
-        while self.rng.one_in(4) {
-            text = format!("{text}; {}", self.text(true));
+        // Among others in one string it is not understood as what it is.
+        while !text.contains("DEALLOCATE s") && self.rng.one_in(4) {
+            let next = self.text(true).replace("DEALLOCATE s", "DEALLOCATE q");
+            text = format!("{text}; {next}");
         }
         let mut out = BytesMut::new();
         frontend::write_query(&mut out, text.as_bytes());
@@ -270,10 +272,10 @@ impl Author<'_> {
     fn copy_simple(&mut self) {
         let mut text = "COPY t FROM STDIN".to_owned();
         if self.rng.one_in(4) {
-            text = format!("{}; {text}", self.text(true));
+            text = format!("{}; {text}", self.text(true).replace("DEALLOCATE s", "DEALLOCATE q"));
         }
         if self.rng.one_in(4) {
-            text = format!("{text}; {}", self.text(true));
+            text = format!("{text}; {}", self.text(true).replace("DEALLOCATE s", "DEALLOCATE q"));
         }
         let mut out = BytesMut::new();
         frontend::write_query(&mut out, text.as_bytes());
