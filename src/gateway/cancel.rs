@@ -122,7 +122,7 @@ impl Registry {
         match running {
             Some((guard, target)) => {
                 if let Err(error) = target.connector.cancel(&target.key).await {
-                    tracing::warn!(%error, "a cancel request could not be passed on");
+                    tracing::warn!(pid = key.pid, %error, "a cancel request could not be passed on");
                 }
                 drop(guard);
             }

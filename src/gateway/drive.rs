@@ -401,7 +401,8 @@ impl Conversation {
                 }
                 Err(CheckoutError::Connect(error)) if error.blames_node() => {
                     // Nothing was sent: another node may take it.
-                    tracing::warn!(session = self.id, node = %node.spec.name, %error, "a node did not answer");
+                    // The monitor tells once that the node is out; this would be a line a statement.
+                    tracing::debug!(session = self.id, node = %node.spec.name, %error, "a node did not answer");
                     let only = route.target.role == Role::Primary || node.role() == crate::topology::Role::Primary;
                     if let Some(failure) = Failure::of(&error) {
                         self.account.cluster.report_failure(&node, failure);
@@ -454,6 +455,16 @@ impl Conversation {
             self.follow_trace();
         }
         if self.account.mode == PoolMode::Session || self.session.pins.any() {
+            // RESET went to the server's own settings, not to those that the client began with.
+            let reset = lent.upstream.settings.as_ref().is_some_and(|applied| *applied != self.session.settings);
+            if reset {
+                let syncs = &self.context.metrics.worker(self.worker).syncs;
+                match private::apply_settings(lent, &self.session.settings, syncs).await {
+                    Ok(None) => self.session.report(&mut lent.upstream.parameters, &self.context.parameters),
+                    Ok(Some(reply)) => return Err(self.cannot_audit(&reply.message)),
+                    Err(error) => return Err(self.cannot_audit(&error.to_string())),
+                }
+            }
             self.handle.keeps(self.session.pins);
             self.chain = None;
             self.settled = true;
