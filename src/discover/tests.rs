@@ -87,13 +87,12 @@ impl Rig {
 }
 
 #[track_caller]
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
-    start.elapsed()
 }
 
 fn position(writes: &mut Writes, topology: &Topology) -> Option<Position> {
@@ -117,17 +116,15 @@ fn writes_are_followed_and_a_replica_that_stands_still_is_seen() {
     assert!(account.pools().is_empty(), "nothing was borrowed");
 
     let mut writes = rig.wrote(0);
-    let took = eventually("all replicas have the write", || writes.required(topology, 0) == Requirement::None);
-    assert!(took < Duration::from_secs(2), "{took:?}");
-    assert!(rig.node(1).lag().unwrap() < Duration::from_secs(1));
+    eventually("all replicas have the write", || writes.required(topology, 0) == Requirement::None);
+    eventually("it is not behind", || rig.node(1).lag().is_some_and(|lag| lag < Duration::from_millis(200)));
 
     // A new segment: the primary's next record comes behind a header that no standby is sent before that record.
     rig.servers.primary().psql("postgres", "SELECT pg_switch_wal()").unwrap();
     let mut writes = Writes::default();
     writes.sent(0);
     writes.acknowledged(topology, 0);
-    let took = eventually("all replicas have everything", || writes.required(topology, 0) == Requirement::None);
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    eventually("all replicas have everything", || writes.required(topology, 0) == Requirement::None);
 
     // Replay stands still on the second replica: it holds its position, falls behind, and takes no read of the writer's.
     let second = &rig.servers.nodes()[2];
@@ -146,9 +143,9 @@ fn writes_are_followed_and_a_replica_that_stands_still_is_seen() {
     eventually("the first replica has the write", || {
         rig.node(1).position().is_some_and(|at| at.has_passed(known.unwrap()))
     });
-    eventually("the second falls behind", || rig.node(2).lag().unwrap() > Duration::from_millis(700));
+    eventually("the second falls behind", || rig.node(2).lag().is_some_and(|lag| lag > Duration::from_millis(700)));
     assert_eq!(rig.node(2).position().unwrap().lsn, held);
-    assert!(rig.node(1).lag().unwrap() < Duration::from_millis(500));
+    eventually("the first does not", || rig.node(1).lag().is_some_and(|lag| lag < Duration::from_millis(500)));
     let read = Conditions { replica: true, replayed: known, ..Conditions::default() };
     for _ in 0..10 {
         assert_eq!(&*topology.choose(&read).unwrap().spec.name, "r1");
@@ -160,9 +157,8 @@ fn writes_are_followed_and_a_replica_that_stands_still_is_seen() {
     eventually("the first replica is out", || rig.node(1).standing() == Standing::Ejected);
     assert_eq!(&*topology.choose(&read).unwrap().spec.name, "primary");
     second.psql("postgres", "SELECT pg_wal_replay_resume()").unwrap();
-    let took = eventually("the second has caught up", || writes.required(topology, 0) == Requirement::None);
-    assert!(took < Duration::from_secs(2), "{took:?}");
-    eventually("it is not behind", || rig.node(2).lag().unwrap() < Duration::from_millis(200));
+    eventually("the second has caught up", || writes.required(topology, 0) == Requirement::None);
+    eventually("it is not behind", || rig.node(2).lag().is_some_and(|lag| lag < Duration::from_millis(200)));
 
     // The first was away when "all replicas in use" had that write. It must not come back without it.
     let first = &rig.servers.nodes()[1];
@@ -183,32 +179,40 @@ fn writes_are_followed_and_a_replica_that_stands_still_is_seen() {
 }
 
 #[test]
-fn a_killed_replica_goes_and_comes_back_and_a_promotion_is_believed() {
-    let rig = Rig::monitored();
-    rig.settled();
+fn news_does_not_wait_for_the_next_ordinary_question() {
+    let rig = Rig::start("", "[clusters.main.monitor]\nuser = \"postgres\"\ninterval = \"1h\"\n");
     let topology = rig.topology();
+    eventually("all were asked once", || topology.nodes().all(|node| node.position().is_some()));
 
-    // SIGKILL: out at once, ejected after three failures, back after the start.
-    let start = Instant::now();
+    // A write.
+    let mut writes = rig.wrote(0);
+    eventually("all replicas have the write", || writes.required(topology, 0) == Requirement::None);
+
+    // SIGKILL: out at once, back after the start.
     rig.servers.nodes()[2].kill().unwrap();
     eventually("it is left out", || rig.node(2).standing() == Standing::Ejected);
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     let read = Conditions { replica: true, ..Conditions::default() };
     for _ in 0..10 {
         assert_eq!(&*topology.choose(&read).unwrap().spec.name, "r1");
     }
     rig.servers.nodes()[2].start().unwrap();
-    let took = eventually("it is back", || rig.node(2).standing() == Standing::Up);
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    eventually("it is back", || rig.node(2).standing() == Standing::Up);
 
     // What the data path saw counts, until an answer on a new connection says otherwise.
     let node = rig.node(1);
     rig.cluster().report_failure(node, Failure::Lost);
-    let took = eventually("the false alarm is over", || node.standing() == Standing::Up && node.failures() == 0);
-    assert!(took < Duration::from_millis(500), "{took:?}");
+    eventually("the false alarm is over", || node.standing() == Standing::Up && node.failures() == 0);
     rig.cluster().report_failure(node, Failure::TimedOut);
     assert_eq!(node.standing(), Standing::Up, "one of three");
     eventually("the count is back to none", || node.failures() == 0);
+}
+
+#[test]
+fn a_promotion_is_believed() {
+    let rig = Rig::monitored();
+    rig.settled();
+    let topology = rig.topology();
+    let read = Conditions { replica: true, ..Conditions::default() };
 
     // The primary dies; the first replica is promoted; the second follows it.
     let mut before = rig.wrote(0);
