@@ -106,7 +106,7 @@ pub(super) async fn drive(
         writes_in_flight: false,
         trace: None,
     };
-    conversation.follow_trace();
+    trace::follow(&mut conversation.trace, &conversation.session.settings);
     let end = conversation.run().await;
     conversation.finish(end).await;
 }
@@ -238,14 +238,6 @@ impl Conversation {
     /// The worker's counters.
     pub(super) fn counters(&self) -> &Worker {
         self.context.metrics.worker(self.worker)
-    }
-
-    /// Begins or ends the trace as the session's settings say now.
-    fn follow_trace(&mut self) {
-        let wanted = trace::wanted(&self.session.settings);
-        if wanted != self.trace.is_some() {
-            self.trace = wanted.then(|| Box::new(Trace::new()));
-        }
     }
 
     /// Answers the unit with an error of the gateway's own. No server is held.
@@ -452,7 +444,7 @@ impl Conversation {
                 }
                 Err(error) => return Err(self.cannot_audit(&error.to_string())),
             }
-            self.follow_trace();
+            trace::follow(&mut self.trace, &self.session.settings);
         }
         if self.account.mode == PoolMode::Session || self.session.pins.any() {
             // RESET went to the server's own settings, not to those that the client began with.

@@ -25,9 +25,17 @@ const SETTING: &str = "pointsman.trace";
 const TABLES: usize = 8;
 
 /// Whether a session with these settings traces.
-pub(super) fn wanted(settings: &Settings) -> bool {
+fn wanted(settings: &Settings) -> bool {
     let value = settings.value(SETTING).unwrap_or_default();
     ["on", "true", "yes", "1"].iter().any(|on| value.eq_ignore_ascii_case(on))
+}
+
+/// Begins or ends a session's trace as its settings say now.
+pub(super) fn follow(trace: &mut Option<Box<Trace>>, settings: &Settings) {
+    let wanted = wanted(settings);
+    if wanted != trace.is_some() {
+        *trace = wanted.then(|| Box::new(Trace::new()));
+    }
 }
 
 /// A session's trace: what is known so far of the unit at hand.
