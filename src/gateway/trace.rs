@@ -46,13 +46,15 @@ pub(super) struct Trace {
     parts: Vec<String>,
     /// What changed the policy's target.
     reasons: Vec<&'static str>,
+    /// The server was there before the unit.
+    kept: bool,
     /// Notices that came while a message of the server's was half delivered.
     waiting: BytesMut,
 }
 
 impl Trace {
     pub(super) fn new() -> Self {
-        Self { since: Instant::now(), parts: Vec::new(), reasons: Vec::new(), waiting: BytesMut::new() }
+        Self { since: Instant::now(), parts: Vec::new(), reasons: Vec::new(), kept: false, waiting: BytesMut::new() }
     }
 
     /// A unit begins.
@@ -60,6 +62,7 @@ impl Trace {
         self.since = Instant::now();
         self.parts.clear();
         self.reasons.clear();
+        self.kept = false;
     }
 
     /// A statement of the unit was decided.
@@ -99,6 +102,7 @@ impl Trace {
 
     /// The unit goes where the session's server is, whatever the policy says. `status` is that server's.
     pub(super) fn kept(&mut self, session: &Session, status: TransactionStatus, busy: bool) {
+        self.kept = true;
         if status != TransactionStatus::Idle {
             self.reason("in transaction");
         } else if session.pins.any() {
@@ -125,7 +129,7 @@ impl Trace {
             crate::topology::Role::Replica => "replica",
             crate::topology::Role::Unknown => "node",
         };
-        if target == Role::Replica && node.role() != crate::topology::Role::Replica {
+        if target == Role::Replica && node.role() != crate::topology::Role::Replica && !self.kept {
             self.reason("no fit replica");
         }
         let message = format!("{role} \"{}\" of shard \"{shard}\"", node.spec.name);

@@ -54,7 +54,9 @@ async fn metrics_count_what_sessions_do() {
     let text = metrics(&gateway);
     let value = |name: &str| metric(&text, name).unwrap_or_else(|| panic!("{name} is not in\n{text}"));
     let sent = |node: &str, target: &str| {
-        let name = format!("pointsman_statements_total{{cluster=\"main\",shard=\"main\",node=\"{node}\",target=\"{target}\"}}");
+        let name = format!(
+            "pointsman_statements_total{{cluster=\"main\",shard=\"main\",node=\"{node}\",target=\"{target}\"}}"
+        );
         metric(&text, &name).unwrap_or(0.0)
     };
     assert!(sent("primary", "primary") >= 21.0, "{text}");
@@ -122,6 +124,7 @@ fn a_session_that_traces_is_told_where_its_statements_go() {
     let database = database("traced");
     let gateway = Gateway::start();
     gateway.query(&database, "CREATE TABLE t (n int); INSERT INTO t VALUES (424242)");
+    gateway.cluster.wait_replayed().unwrap();
     let script = "\
         SELECT 1;\n\
         SET pointsman.trace = on;\n\
@@ -133,7 +136,12 @@ fn a_session_that_traces_is_told_where_its_statements_go() {
         SELECT 3;\n\
         SET pointsman.trace = off;\n\
         SELECT 4;\n";
-    let output = gateway.psql(&database).args(["-c", "\\set VERBOSITY verbose"]).args(script.lines().flat_map(|line| ["-c", line])).output().unwrap();
+    let output = gateway
+        .psql(&database)
+        .args(["-c", "\\set VERBOSITY verbose"])
+        .args(script.lines().flat_map(|line| ["-c", line]))
+        .output()
+        .unwrap();
     let notices = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{notices}");
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "1\n424242\n2\n3\n4\n");
@@ -164,11 +172,16 @@ fn the_log_says_what_runs_and_whose_log_in_failed() {
     }
     let database = database("logged");
     let mut gateway = Gateway::setup()
-        .more("[log]\nformat = \"json\"\nlevel = \"info\"\n[users.demo]\npassword = \"right\"\n")
+        .more("[log]\nformat = \"json\"\nlevel = \"info\"\n[users.demo]\npassword = \"Sesame-42\"\n")
         .start();
-    let wrong = gateway.psql(&database).env("PGPASSWORD", "wrong-secret").args(["-c", "SELECT 'literal-text'"]).output().unwrap();
+    let wrong = gateway
+        .psql(&database)
+        .env("PGPASSWORD", "wrong-secret")
+        .args(["-c", "SELECT 'literal-text'"])
+        .output()
+        .unwrap();
     assert!(!wrong.status.success());
-    succeed(gateway.psql(&database).env("PGPASSWORD", "right").args(["-c", "SELECT 'literal-text'"]));
+    succeed(gateway.psql(&database).env("PGPASSWORD", "Sesame-42").args(["-c", "SELECT 'literal-text'"]));
     gateway.terminate();
     let log = gateway.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.starts_with('{')).collect();
@@ -176,7 +189,7 @@ fn the_log_says_what_runs_and_whose_log_in_failed() {
     assert_eq!(started, 1, "{log}");
     let failed = lines.iter().find(|line| line.contains("failed to log in")).unwrap_or_else(|| panic!("{log}"));
     assert!(failed.contains(r#""session":"#) && failed.contains(r#""user":"demo""#), "{failed}");
-    for secret in ["literal-text", "wrong-secret", "right"] {
+    for secret in ["literal-text", "wrong-secret", "Sesame-42"] {
         assert!(!log.contains(secret), "{secret} is in\n{log}");
     }
 }
