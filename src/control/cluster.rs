@@ -140,6 +140,26 @@ impl Cluster {
         })
     }
 
+    /// The account in use with the same credentials, else `account`, which is adopted. Of many clients that log in at once as
+    /// a user who was not there before, all but one find that another's account came first.
+    pub fn join(&self, account: Arc<Account>) -> Arc<Account> {
+        let key = (account.database.clone(), account.user.clone());
+        {
+            let mut accounts = self.accounts.lock();
+            if let Some(held) = accounts.get(&key)
+                && held.credentials == account.credentials
+                && held.mode == account.mode
+            {
+                return Arc::clone(held);
+            }
+            accounts.insert(key, Arc::clone(&account));
+        }
+        if let Some(monitor) = self.monitor.get() {
+            monitor.account_adopted();
+        }
+        account
+    }
+
     /// Makes `account` the one in use for its database and user. One that was in use before ends with its sessions.
     pub fn adopt(&self, account: &Arc<Account>) {
         let key = (account.database.clone(), account.user.clone());

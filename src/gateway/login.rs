@@ -89,9 +89,7 @@ impl Place<'_> {
         {
             return account;
         }
-        let account = self.account(credentials);
-        self.cluster.adopt(&account);
-        account
+        self.cluster.join(self.account(credentials))
     }
 }
 
@@ -137,7 +135,7 @@ async fn tried_on_server(
             match any_server(&account, worker).await {
                 Ok(lent) => {
                     lent.give_back();
-                    place.cluster.adopt(&account);
+                    place.cluster.join(account);
                     true
                 }
                 Err(error) if wants_password(&error) => false,
@@ -185,8 +183,7 @@ async fn tried_on_server(
 async fn try_password(place: &Place<'_>, credentials: Credentials, worker: usize) -> Result<Arc<Account>, CheckoutError> {
     let account = place.account(credentials);
     any_server(&account, worker).await?.give_back();
-    place.cluster.adopt(&account);
-    Ok(account)
+    Ok(place.cluster.join(account))
 }
 
 /// Runs one method to its verdict, or to the password that must be tried.
