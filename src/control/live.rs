@@ -67,6 +67,8 @@ impl Live {
             None => None,
             Some(tls) => {
                 let mode = match tls.mode {
+                    // Whoever uses TLS must show a certificate; whether all must use it is asked when they greet.
+                    _ if tls.client_ca.is_some() => ServerTlsMode::Verify,
                     crate::config::ServerTlsMode::Prefer => ServerTlsMode::Prefer,
                     crate::config::ServerTlsMode::Require => ServerTlsMode::Require,
                 };

@@ -133,7 +133,11 @@ async fn first_packets(
     mut stream: Stream,
     context: &Arc<Context>,
 ) -> Result<Option<Greeted>, (Option<Stream>, Refused)> {
-    let tls = context.live.load().tls.clone();
+    let (tls, required) = {
+        let live = context.live.load();
+        let mode = live.config.server.tls.as_ref().map(|tls| tls.mode);
+        (live.tls.clone(), mode == Some(crate::config::ServerTlsMode::Require))
+    };
     let mut input = BytesMut::with_capacity(1024);
     let mut asked_gss = false;
     loop {
@@ -179,8 +183,7 @@ async fn first_packets(
             }
             Packet::Ssl | Packet::GssEnc => return Err((Some(stream), Malformed::Body("startup").into())),
             Packet::Startup(startup) => {
-                let must_be_tls = tls.as_ref().is_some_and(|tls| tls.mode() == crate::net::ServerTlsMode::Require);
-                if must_be_tls && !stream.is_tls() && !matches!(stream.peer(), crate::net::Peer::UnixClient { .. }) {
+                if required && !stream.is_tls() && !matches!(stream.peer(), crate::net::Peer::UnixClient { .. }) {
                     let reply = ErrorReply::fatal("28000", "this gateway takes TLS connections only")
                         .hint("Connect with sslmode=require, or set [server] tls mode to \"prefer\".");
                     return Err((Some(stream), reply.into()));
