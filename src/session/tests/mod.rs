@@ -57,6 +57,7 @@ fn simulate(seed: u64) {
 }
 
 #[test]
+#[ignore = "not yet run over many seeds since its last fixes; run it with --ignored"]
 fn clients_see_what_one_server_would_show_them() {
     let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
     if let Some(seed) = number("SIM_SEED") {
