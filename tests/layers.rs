@@ -54,7 +54,7 @@ fn imports_go_down() {
     for (file, text) in &sources {
         let Some(own) = module(file) else { continue };
         let (_, layer, siblings) = entry(&own);
-        for (number, line) in text.iter() {
+        for (number, line) in text {
             for named in named_modules(line) {
                 let Some((_, other, _)) = LAYERS.iter().find(|(name, ..)| *name == named) else { continue };
                 let allowed = named == own || *other < layer || (*other == layer && siblings.contains(&named.as_str()));

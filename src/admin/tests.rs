@@ -151,7 +151,9 @@ async fn readiness_names_its_reasons() {
     // One node is enough, as long as it is known who the primary is.
     nodes[1].set_standing(Standing::Up);
     assert_eq!(get(&admin, "/readyz", "").await.0, 200);
-    nodes.iter().for_each(|node| node.set_role(Role::Replica));
+    for node in &nodes {
+        node.set_role(Role::Replica);
+    }
     assert!(get(&admin, "/readyz", "").await.1.contains("none takes writes"));
     nodes[0].set_role(Role::Primary);
     source.draining.store(true, Ordering::Relaxed);

@@ -41,7 +41,7 @@ pub struct Args {
 ///
 /// # Errors
 /// When a port is taken, PostgreSQL cannot be started, or the gateway does not start. The message says what to change.
-pub async fn run(args: &Args) -> anyhow::Result<()> {
+pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
     check_ports(args)?;
     let cluster = tokio::select! {

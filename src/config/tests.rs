@@ -558,7 +558,7 @@ fn every_key_is_documented_and_every_default_is_valid() {
             Shape::Leaf { .. } | Shape::Choice(_) => {}
         }
     }
-    walk("", &super::raw::RawConfig::shape());
+    walk("", &RawConfig::shape());
     // Each table once, empty, so that every default is read.
     good(
         "[server.tcp_keepalive]\n[admin]\n[policies.breaker]\n[pool]\n[log]\n[clusters.m]\nprimary = \"a\"\nreplicas = { count = 1, address = \"b\" }\n[clusters.m.tls]\n[clusters.m.monitor]\nuser = \"m\"\n[clusters.m.ejection]\n",

@@ -4,8 +4,8 @@
 //! Deliberately absent: the choice of a node (`topology`), probing (`discover`).
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
@@ -20,6 +20,9 @@ use crate::pool::{Budget, Connector, Pool, PoolLimits};
 use crate::topology::{Node, NodeSpec, Role, Topology};
 use crate::upstream::{Interner, Parameters, Settings};
 
+/// Database and user.
+type AccountKey = (Box<str>, Box<str>);
+
 /// A cluster of the configuration, at work.
 #[derive(Debug)]
 pub struct Cluster {
@@ -33,7 +36,7 @@ pub struct Cluster {
     pub topology: Topology,
     tls: ClientTls,
     addresses: HashMap<Box<str>, ServerAddress>,
-    accounts: Mutex<HashMap<(Box<str>, Box<str>), Arc<Account>>>,
+    accounts: Mutex<HashMap<AccountKey, Arc<Account>>>,
     budget: Arc<Budget>,
     workers: usize,
     schema: AtomicU64,
@@ -203,7 +206,8 @@ impl Cluster {
             // What nobody uses any more, and what log-ins that failed have asked for.
             catalogs.retain(|_, catalog| Arc::strong_count(catalog) > 1);
         }
-        let catalog = catalogs.entry(dbname.into()).or_insert_with(|| Arc::new(ArcSwap::from_pointee(Catalog::builtin(1))));
+        let catalog =
+            catalogs.entry(dbname.into()).or_insert_with(|| Arc::new(ArcSwap::from_pointee(Catalog::builtin(1))));
         Arc::clone(catalog)
     }
 
@@ -251,7 +255,14 @@ impl Cluster {
 
     /// Opens connections to `node`.
     #[must_use]
-    pub fn connector(&self, node: &Node, user: &str, dbname: &str, credentials: Credentials, pool: &PoolConfig) -> Connector {
+    pub fn connector(
+        &self,
+        node: &Node,
+        user: &str,
+        dbname: &str,
+        credentials: Credentials,
+        pool: &PoolConfig,
+    ) -> Connector {
         // Every node of the topology was given its address in `new`.
         let address = self.addresses.get(&node.spec.name).cloned().unwrap_or_else(|| ServerAddress::tcp("", 0));
         Connector::new(

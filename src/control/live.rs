@@ -72,11 +72,8 @@ impl Live {
                     crate::config::ServerTlsMode::Prefer => ServerTlsMode::Prefer,
                     crate::config::ServerTlsMode::Require => ServerTlsMode::Require,
                 };
-                let files = ServerTlsFiles {
-                    cert: tls.cert.clone(),
-                    key: tls.key.clone(),
-                    client_ca: tls.client_ca.clone(),
-                };
+                let files =
+                    ServerTlsFiles { cert: tls.cert.clone(), key: tls.key.clone(), client_ca: tls.client_ca.clone() };
                 ServerTls::load(mode, &files)?
             }
         };

@@ -13,8 +13,8 @@ use tokio::sync::{Notify, watch};
 use super::{StartError, cancel};
 use crate::auth::MockSecret;
 use crate::config::{self, Config};
-use crate::control::cluster::SettingsInterner;
 use crate::control::Live;
+use crate::control::cluster::SettingsInterner;
 use crate::observe::Metrics;
 use crate::policy::{Chain, OnFault};
 use crate::pool::Budget;
@@ -54,7 +54,12 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(config: Config, workers: usize, threads: usize, monitors: (tokio::runtime::Handle, usize)) -> Result<Arc<Self>, StartError> {
+    pub(super) fn new(
+        config: Config,
+        workers: usize,
+        threads: usize,
+        monitors: (tokio::runtime::Handle, usize),
+    ) -> Result<Arc<Self>, StartError> {
         let budget = Budget::new(config.max_server_connections);
         let hold = usize::try_from(config.server.hold_limit.as_u64()).unwrap_or(usize::MAX);
         let live = Live::build(config, None, &budget, workers)?;

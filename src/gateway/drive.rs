@@ -27,8 +27,8 @@ use crate::policy::{Chain, Role};
 use crate::pool::{CheckoutError, Lent};
 use crate::session::{LocalAnswer, Session};
 use crate::sql::Effects;
-use crate::upstream::{Copy, ErrorReply, Scope};
 use crate::topology::{Conditions, Position, Requirement, Writes};
+use crate::upstream::{Copy, ErrorReply, Scope};
 use crate::wire::TransactionStatus;
 
 /// How long a server that a vanished client left at work may take to finish before it is cancelled and closed.
@@ -121,10 +121,9 @@ impl Conversation {
                 Event::ServerLost(reason) => self.server_lost(&reason),
                 Event::Terminate | Event::ClientGone => Err(End::Quiet),
                 Event::Violation(error) => Err(End::Tell(ErrorReply::fatal("08P01", error.to_string()))),
-                Event::Drained => Err(End::Tell(ErrorReply::fatal(
-                    "57P01",
-                    "terminating connection due to administrator command",
-                ))),
+                Event::Drained => {
+                    Err(End::Tell(ErrorReply::fatal("57P01", "terminating connection due to administrator command")))
+                }
             };
             if let Err(end) = step {
                 return end;
@@ -185,7 +184,8 @@ impl Conversation {
                 lent.pool().node.count_sent(route.target.role);
                 if let Some(trace) = &mut self.trace {
                     trace.kept(&self.session, lent.upstream.status(), busy);
-                    let shard = self.account.cluster.topology.shards().get(route.shard).map_or("", |shard| &*shard.name);
+                    let shard =
+                        self.account.cluster.topology.shards().get(route.shard).map_or("", |shard| &*shard.name);
                     let edge = lent.upstream.at_frame_edge();
                     trace.sent(&mut self.session, &lent.pool().node, shard, route.target.role, edge);
                 }
@@ -223,7 +223,8 @@ impl Conversation {
         let same = in_use.filter(|held| *held.dbname == *dbname && held.credentials == account.credentials);
         let next = same.unwrap_or_else(|| {
             let pool = live.config.pool_for(&account.database, &account.user);
-            let made = cluster.new_account(&account.database, dbname, &account.user, account.credentials.clone(), &pool);
+            let made =
+                cluster.new_account(&account.database, dbname, &account.user, account.credentials.clone(), &pool);
             cluster.adopt(&made);
             made
         });
@@ -325,7 +326,10 @@ impl Conversation {
                 self.handle.rests();
                 self.chain = None;
                 self.counters().lost_servers.one();
-                self.refuse(&ErrorReply::error("08006", error.to_string()).hint("Nothing was executed; the statement can be sent again."));
+                self.refuse(
+                    &ErrorReply::error("08006", error.to_string())
+                        .hint("Nothing was executed; the statement can be sent again."),
+                );
                 return Ok(());
             }
         }
@@ -355,7 +359,10 @@ impl Conversation {
 
     /// Brings the session's state to the server, the deferred begin of its transaction last. `Some`: the server refused.
     async fn prepare(&mut self, lent: &mut Lent) -> Result<Option<ErrorReply>, private::PrivateError> {
-        if let Some(refused) = private::apply_settings(lent, &self.session.settings, &self.context.metrics.worker(self.worker).syncs).await? {
+        if let Some(refused) =
+            private::apply_settings(lent, &self.session.settings, &self.context.metrics.worker(self.worker).syncs)
+                .await?
+        {
             return Ok(Some(refused));
         }
         let Some(prelude) = self.session.deferred.take_prelude() else { return Ok(None) };
@@ -467,9 +474,16 @@ impl Conversation {
     }
 
     fn cannot_audit(&mut self, reason: &str) -> End {
-        tracing::warn!(session = self.id, reason, "the session's state on its server could not be asked; the session ends");
+        tracing::warn!(
+            session = self.id,
+            reason,
+            "the session's state on its server could not be asked; the session ends"
+        );
         self.held = None;
-        End::Tell(ErrorReply::fatal("08006", format!("the connection to the server was lost between two statements: {reason}")))
+        End::Tell(ErrorReply::fatal(
+            "08006",
+            format!("the connection to the server was lost between two statements: {reason}"),
+        ))
     }
 
     fn release(&mut self) {

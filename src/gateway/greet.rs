@@ -206,11 +206,8 @@ async fn log_in(
 ) -> Result<(crate::session::Session, Arc<crate::control::Account>, Arc<Handle>), Refused> {
     let version = greeted.startup.version;
     if version >> 16 != 3 {
-        let message = format!(
-            "unsupported frontend protocol {}.{}: server supports 3.0 to 3.2",
-            version >> 16,
-            version & 0xffff
-        );
+        let message =
+            format!("unsupported frontend protocol {}.{}: server supports 3.0 to 3.2", version >> 16, version & 0xffff);
         return Err(ErrorReply::fatal("0A000", message).into());
     }
     let mut out = BytesMut::new();

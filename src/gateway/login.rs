@@ -103,18 +103,20 @@ async fn configured(
     let stored = place.live.users.get(place.user);
     let trusted = place.live.config.users.get(place.user).is_some_and(|user| user.credential.is_none());
     if trusted && !greeted.stream.is_local() {
-        return Err(ErrorReply::fatal("28000", format!("user \"{}\" has no password and is not on this host", place.user))
-            .hint("Give the user a password in [users] of the gateway's configuration.")
-            .into());
+        return Err(ErrorReply::fatal(
+            "28000",
+            format!("user \"{}\" has no password and is not on this host", place.user),
+        )
+        .hint("Give the user a password in [users] of the gateway's configuration.")
+        .into());
     }
     let method = match (trusted, stored) {
         (true, _) => ClientMethod::Trust,
         (false, Some(stored)) if matches!(stored.credentials(), Credentials::Md5(_)) => ClientMethod::Md5,
         (false, _) => ClientMethod::ScramSha256,
     };
-    let credentials = match exchange(greeted, context, method, stored, out).await? {
-        (ClientStep::Accepted(credentials), _) => credentials,
-        _ => return Err(ErrorReply::fatal("XX000", "authentication did not come to an end").into()),
+    let (ClientStep::Accepted(credentials), _) = exchange(greeted, context, method, stored, out).await? else {
+        return Err(ErrorReply::fatal("XX000", "authentication did not come to an end").into());
     };
     Ok(place.adopt(credentials))
 }
@@ -153,9 +155,12 @@ async fn tried_on_server(
         return Ok(place.adopt(Credentials::None));
     }
     if !greeted.stream.is_private() {
-        return Err(ErrorReply::fatal("28000", "the gateway would have to ask for the password in clear over a connection that is not encrypted")
-            .hint("Use TLS ([server] tls and sslmode=require), or name the user in [users] so that SCRAM can be used.")
-            .into());
+        return Err(ErrorReply::fatal(
+            "28000",
+            "the gateway would have to ask for the password in clear over a connection that is not encrypted",
+        )
+        .hint("Use TLS ([server] tls and sslmode=require), or name the user in [users] so that SCRAM can be used.")
+        .into());
     }
     let (step, mut auth) = exchange(greeted, context, ClientMethod::PasswordOnServer, None, out).await?;
     let ClientStep::TryOnServer(password) = step else {
@@ -180,7 +185,11 @@ async fn tried_on_server(
     }
 }
 
-async fn try_password(place: &Place<'_>, credentials: Credentials, worker: usize) -> Result<Arc<Account>, CheckoutError> {
+async fn try_password(
+    place: &Place<'_>,
+    credentials: Credentials,
+    worker: usize,
+) -> Result<Arc<Account>, CheckoutError> {
     let account = place.account(credentials);
     any_server(&account, worker).await?.give_back();
     Ok(place.cluster.join(account))
@@ -221,7 +230,11 @@ async fn password_message(greeted: &mut Greeted, limit: usize) -> Result<BytesMu
     loop {
         let input = &mut greeted.input;
         if input.first().is_some_and(|tag| *tag != b'p') {
-            return Err(ErrorReply::fatal("08P01", format!("expected password response, got message type {}", input[0])).into());
+            return Err(ErrorReply::fatal(
+                "08P01",
+                format!("expected password response, got message type {}", input[0]),
+            )
+            .into());
         }
         if let Some(word) = input.get(1..HEADER_LEN) {
             let length = u32::from_be_bytes([word[0], word[1], word[2], word[3]]) as usize;
@@ -322,7 +335,8 @@ fn baseline(startup: &Startup) -> Result<Settings, ErrorReply> {
         }
     }
     for (name, value) in &startup.parameters {
-        let ours = matches!(name.as_str(), "user" | "database" | "replication" | "options") || name.starts_with("_pq_.");
+        let ours =
+            matches!(name.as_str(), "user" | "database" | "replication" | "options") || name.starts_with("_pq_.");
         if !ours {
             settings.set(name, value);
         }
@@ -351,8 +365,11 @@ fn options_settings(options: &str) -> Result<Vec<(String, String)>, ErrorReply> 
             None => word.strip_prefix("--").unwrap_or_default().to_owned(),
         };
         let Some((name, value)) = assignment.split_once('=') else {
-            return Err(ErrorReply::fatal("0A000", format!("the option \"{word}\" in the start-up packet is not supported"))
-                .hint("Settings are: -c name=value or --name=value."));
+            return Err(ErrorReply::fatal(
+                "0A000",
+                format!("the option \"{word}\" in the start-up packet is not supported"),
+            )
+            .hint("Settings are: -c name=value or --name=value."));
         };
         settings.push((name.replace('-', "_"), value.to_owned()));
     }
@@ -365,8 +382,8 @@ mod tests {
 
     fn check(options: &str, expected: Option<&[(&str, &str)]>) {
         let got = options_settings(options).ok();
-        let expected = expected
-            .map(|pairs| pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect::<Vec<_>>());
+        let expected =
+            expected.map(|pairs| pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect::<Vec<_>>());
         assert_eq!(got, expected, "{options}");
     }
 

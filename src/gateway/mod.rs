@@ -98,7 +98,15 @@ impl Gateway {
         context.watch_clusters();
         let tidying = tokio::spawn(context::tidy(Arc::clone(&context)));
         let watching = tokio::spawn(reload::watch(Arc::clone(&context), origin.to_owned()));
-        Ok(GatewayHandle { context, workers, accepting, tasks: [tidying, watching], addresses, admin, origin: origin.to_owned() })
+        Ok(GatewayHandle {
+            context,
+            workers,
+            accepting,
+            tasks: [tidying, watching],
+            addresses,
+            admin,
+            origin: origin.to_owned(),
+        })
     }
 }
 

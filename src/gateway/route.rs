@@ -10,8 +10,8 @@ use super::trace::Trace;
 use crate::catalog::Catalog;
 use crate::control::Cluster;
 use crate::policy::{
-    Answer, Attributes, Chain, Decision, DecisionCache, NoParameters, Parameters, Phase, Query, Role, SessionFacts,
-    Shards, Target, Transaction,
+    Answer, Attributes, Bound, Chain, Decision, DecisionCache, NoParameters, Parameters, Phase, Query, Role,
+    SessionFacts, Shards, Target, Transaction,
 };
 use crate::session::{Part, Session};
 use crate::sql::{Access, Effects};
@@ -83,6 +83,7 @@ pub(super) fn decide(
 ) -> Result<Route, ErrorReply> {
     let transaction = transaction(session, held);
     let mut route: Option<Route> = None;
+    let mut custom: Vec<Box<str>> = Vec::new();
     let mut noted: smallvec::SmallVec<[(Effects, Arc<crate::sql::Shape>); 2]> = smallvec::SmallVec::new();
     {
         let attributes = SessionAttributes(&session.settings);
@@ -100,6 +101,9 @@ pub(super) fn decide(
             let verdict = asker.catalog.judge(&part.analysis.shape);
             if verdict.effects != Effects::NONE {
                 noted.push((verdict.effects, Arc::clone(&part.analysis.shape)));
+            }
+            if let (true, Some(bind)) = (verdict.effects.any(Effects::ALL_SETTINGS), &part.bind) {
+                custom.extend(custom_names(bind));
             }
             let query = Query {
                 text: part.text,
@@ -127,6 +131,9 @@ pub(super) fn decide(
     for (effects, shape) in noted {
         session.note(effects, &shape);
     }
+    for name in custom {
+        session.touch(&name);
+    }
     if opaque {
         if let Some(trace) = &mut trace {
             trace.opaque();
@@ -136,10 +143,14 @@ pub(super) fn decide(
     let mut route = match route {
         // Nothing is known of it, or something in it is not: the primary of the shard that the rest names.
         None => Route::PRIMARY,
-        Some(route) if opaque => Route { target: Target { role: Role::Primary, ..route.target }, writes: true, ..route },
+        Some(route) if opaque => {
+            Route { target: Target { role: Role::Primary, ..route.target }, writes: true, ..route }
+        }
         Some(route) => route,
     };
-    if session.settings.value("default_transaction_isolation") == Some("serializable") && transaction == Transaction::Idle {
+    if session.settings.value("default_transaction_isolation") == Some("serializable")
+        && transaction == Transaction::Idle
+    {
         // A standby refuses serializable transactions.
         if let Some(trace) = trace {
             trace.reason("default_transaction_isolation is serializable");
@@ -147,6 +158,19 @@ pub(super) fn decide(
         route.target.role = Role::Primary;
     }
     Ok(route)
+}
+
+/// Bound values that may be the name of a custom setting, as in `set_config($1, …)`: no catalogue lists those, so each is
+/// asked for by its name, and asking for one that does not exist does no harm.
+fn custom_names(bind: &impl Parameters) -> impl Iterator<Item = Box<str>> {
+    // `NAMEDATALEN` bounds each part of a name, nothing the number of parts; longer ones are not used.
+    const LONGEST: usize = 127;
+    (1..=bind.count().min(16)).filter_map(|number| {
+        let Bound::Bytes(value) = bind.parameter(number)?.value else { return None };
+        let name = std::str::from_utf8(value).ok().filter(|name| name.len() <= LONGEST && name.contains('.'))?;
+        let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '$');
+        name.chars().all(plain).then(|| name.into())
+    })
 }
 
 fn transaction(session: &Session, held: bool) -> Transaction {
@@ -188,8 +212,11 @@ fn resolve(chain: &Chain, answer: Answer, asker: &Asker<'_>, access: Access) -> 
                 Shards::One(shard) => shard.0 as usize,
                 Shards::All if asker.cluster.topology.shards().len() == 1 => 0,
                 Shards::Many(_) | Shards::All => {
-                    return Err(ErrorReply::error("0A000", "a statement that concerns several shards is not supported")
-                        .hint("Name one shard's key in the statement, or run it on each shard by itself."));
+                    return Err(ErrorReply::error(
+                        "0A000",
+                        "a statement that concerns several shards is not supported",
+                    )
+                    .hint("Name one shard's key in the statement, or run it on each shard by itself."));
                 }
             };
             Ok(Route { target, shard, writes: access != Access::Read })

@@ -29,8 +29,16 @@ pub(super) struct Workers {
 
 #[derive(Debug)]
 enum Shape {
-    PerCore { spawner: Spawner, first: Handle, stops: Vec<oneshot::Sender<()>>, threads: Vec<std::thread::JoinHandle<()>> },
-    MultiThread { runtime: tokio::runtime::Runtime, count: usize },
+    PerCore {
+        spawner: Spawner,
+        first: Handle,
+        stops: Vec<oneshot::Sender<()>>,
+        threads: Vec<std::thread::JoinHandle<()>>,
+    },
+    MultiThread {
+        runtime: tokio::runtime::Runtime,
+        count: usize,
+    },
 }
 
 /// Starts sessions.
@@ -189,7 +197,9 @@ impl Spawner {
     {
         match &self.0 {
             Spawn::PerCore(workers) => {
-                let Some(worker) = workers.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)) else { return };
+                let Some(worker) = workers.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)) else {
+                    return;
+                };
                 worker.load.fetch_add(1, Ordering::Relaxed);
                 let load = Load(Arc::clone(&worker.load));
                 let job = Job { make: Box::new(move |number| Box::pin(make(number))), load };

@@ -21,7 +21,9 @@ pub const LEVEL_VARIABLE: &str = "POINTSMAN_LOG";
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The text is no list of filter directives.
-    #[error("{from} {text:?} is no log filter ({reason}); write a level such as \"info\", or \"info,pointsman::wasm=debug\"")]
+    #[error(
+        "{from} {text:?} is no log filter ({reason}); write a level such as \"info\", or \"info,pointsman::wasm=debug\""
+    )]
     Filter {
         /// `log.level` or [`LEVEL_VARIABLE`].
         from: &'static str,
@@ -80,9 +82,9 @@ pub fn init(config: &LogConfig, override_level: Option<&str>, colour: bool) -> R
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let set = match config.format {
         LogFormat::Text => registry.with(layer.with_ansi(colour)).try_init(),
-        LogFormat::Json => registry
-            .with(layer.json().flatten_event(true).with_current_span(false).with_span_list(true))
-            .try_init(),
+        LogFormat::Json => {
+            registry.with(layer.json().flatten_event(true).with_current_span(false).with_span_list(true)).try_init()
+        }
     };
     set.map_err(|_| LogError::Twice)?;
     Ok(LogHandle { filter: handle, pinned: override_level.is_some() })
@@ -97,13 +99,11 @@ pub fn stderr_takes_colour() -> bool {
 }
 
 fn directives(from: &'static str, text: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::builder().parse(text).map_err(|error| LogError::Filter {
-        from,
-        text: text.to_owned(),
-        reason: error.to_string(),
-    })
-    // The parser's own events quote statements, literals and all.
-    .map(|filter| QUIET.iter().filter_map(|quiet| quiet.parse().ok()).fold(filter, EnvFilter::add_directive))
+    EnvFilter::builder()
+        .parse(text)
+        .map_err(|error| LogError::Filter { from, text: text.to_owned(), reason: error.to_string() })
+        // The parser's own events quote statements, literals and all.
+        .map(|filter| QUIET.iter().filter_map(|quiet| quiet.parse().ok()).fold(filter, EnvFilter::add_directive))
 }
 
 /// What no level turns on.

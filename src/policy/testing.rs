@@ -185,7 +185,7 @@ impl Policy for Fixed {
         self.answer.clone()
     }
 
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "fixed"
     }
 

@@ -58,9 +58,7 @@ impl Budget {
     /// Takes a place; `false` if there is none.
     pub(super) fn take(&self) -> bool {
         let limit = self.limit.load(Ordering::Relaxed);
-        self.used
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| (used < limit).then_some(used + 1))
-            .is_ok()
+        self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| (used < limit).then_some(used + 1)).is_ok()
     }
 
     /// Gives a place back, to a starving pool if there is one.

@@ -145,15 +145,7 @@ impl Pool {
         workers: usize,
     ) -> Arc<Self> {
         let idle = (0..workers.max(1)).map(|_| Vec::new()).collect();
-        let inner = Inner {
-            limits,
-            idle,
-            idle_count: 0,
-            open: 0,
-            waiting: VecDeque::new(),
-            closed: false,
-            epoch: 0,
-        };
+        let inner = Inner { limits, idle, idle_count: 0, open: 0, waiting: VecDeque::new(), closed: false, epoch: 0 };
         Arc::new(Self { node, stats: PoolStats::default(), connector, budget, inner: Mutex::new(inner) })
     }
 

@@ -311,7 +311,13 @@ impl Session {
         frontend::write_parse(&mut up.output, &name, &statement.text, &statement.types);
         let settings = Arc::clone(&self.settings);
         up.expect(
-            Expected::Parse { statement: Some(Arc::clone(statement)), client_name, unnamed: false, replaced: None, show },
+            Expected::Parse {
+                statement: Some(Arc::clone(statement)),
+                client_name,
+                unnamed: false,
+                replaced: None,
+                show,
+            },
             self,
         );
         up.prepared.parsed_under(statement.id, settings);

@@ -41,7 +41,7 @@ impl Session {
         let bytes = self.input.split_to(held);
         let mut at = 0;
         let mut failed = false;
-        let mut portal: Option<std::sync::Arc<crate::upstream::Prepared>> = None;
+        let mut portal: Option<Arc<crate::upstream::Prepared>> = None;
         for Op { len, what, .. } in unit.ops {
             let frame = &bytes[at..at + len];
             at += len;
@@ -180,7 +180,8 @@ impl Session {
                 }
                 What::Parse { statement, duplicate, .. } => {
                     // Parsing alone is no step; a server must have said that anything else parses.
-                    let control = self.answer_for(&statement.analysis.shape).is_some() && statement.types.as_ref() == [0, 0];
+                    let control =
+                        self.answer_for(&statement.analysis.shape).is_some() && statement.types.as_ref() == [0, 0];
                     !duplicate && (control || statement.is_proven(self.scope, &self.settings))
                 }
                 What::Bind { statement: Some(statement) } => {
@@ -237,7 +238,9 @@ impl Session {
                     self.deferred.apply(step, statement, text);
                 }
                 let tag = match step {
-                    Step::Begin if text.trim_ascii_start().get(..5).is_some_and(|w| w.eq_ignore_ascii_case(b"start")) => {
+                    Step::Begin
+                        if text.trim_ascii_start().get(..5).is_some_and(|w| w.eq_ignore_ascii_case(b"start")) =>
+                    {
                         "START TRANSACTION"
                     }
                     Step::Begin => "BEGIN",

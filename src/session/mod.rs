@@ -147,14 +147,27 @@ enum What {
     /// A Query too long to be held.
     LongQuery,
     Function,
-    Parse { statement: Arc<Prepared>, named: bool, duplicate: bool, replaced: Option<Arc<Prepared>> },
+    Parse {
+        statement: Arc<Prepared>,
+        named: bool,
+        duplicate: bool,
+        replaced: Option<Arc<Prepared>>,
+    },
     /// A Parse too long to be held, under the client's own name.
-    LongParse { named: bool },
-    Bind { statement: Option<Arc<Prepared>> },
-    DescribeStatement { statement: Option<Arc<Prepared>> },
+    LongParse {
+        named: bool,
+    },
+    Bind {
+        statement: Option<Arc<Prepared>>,
+    },
+    DescribeStatement {
+        statement: Option<Arc<Prepared>>,
+    },
     DescribePortal,
     Execute,
-    CloseStatement { held: Option<Arc<Prepared>> },
+    CloseStatement {
+        held: Option<Arc<Prepared>>,
+    },
     ClosePortal,
     Flush,
     Sync,

@@ -42,7 +42,9 @@ impl Session {
                     });
                     Some(Part { text: &statement.text, analysis: &statement.analysis, bind, simple: false })
                 }
-                What::Parse { statement, .. } | What::DescribeStatement { statement: Some(statement) } if !any_bound => {
+                What::Parse { statement, .. } | What::DescribeStatement { statement: Some(statement) }
+                    if !any_bound =>
+                {
                     Some(Part { text: &statement.text, analysis: &statement.analysis, bind: None, simple: false })
                 }
                 _ => None,

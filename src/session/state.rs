@@ -99,7 +99,9 @@ impl Session {
                     self.touched.push(name.clone());
                 }
                 // It lays down the role as well (`SetSessionUserId` in `miscinit.c`).
-                if name.eq_ignore_ascii_case("session_authorization") && !self.touched.iter().any(|held| &**held == "role") {
+                if name.eq_ignore_ascii_case("session_authorization")
+                    && !self.touched.iter().any(|held| &**held == "role")
+                {
                     self.touched.push("role".into());
                 }
             }
@@ -108,6 +110,13 @@ impl Session {
             }
         }
         self.pins.load |= effects.any(Effects::LOAD);
+    }
+
+    /// Notes a setting whose name only a bound value says.
+    pub fn touch(&mut self, name: &str) {
+        if !self.touched.iter().any(|held| **held == *name) {
+            self.touched.push(name.into());
+        }
     }
 
     /// Notes a unit of which nothing is known.

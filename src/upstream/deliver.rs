@@ -145,7 +145,9 @@ impl Upstream {
 
     /// Puts out the local answers that stand at the front of the queue.
     pub(super) fn local_answers<R: Receiver>(&mut self, to: &mut R) {
-        while !self.skipping && let Some(Expected::Local { tag, .. }) = self.expected.front() {
+        while !self.skipping
+            && let Some(Expected::Local { tag, .. }) = self.expected.front()
+        {
             backend::write_bare(to.output(), *tag);
             self.expected.pop_front();
         }
@@ -158,7 +160,9 @@ impl Upstream {
             (b'E', _) => Ok(self.error(frame, to)),
             (b'1', Some(Expected::Parse { show, .. })) | (b'3', Some(Expected::Close { show, .. })) => {
                 let hide = *show != Show::Pass;
-                if let Some(Expected::Parse { statement: Some(statement), unnamed: false, .. }) = self.expected.pop_front() {
+                if let Some(Expected::Parse { statement: Some(statement), unnamed: false, .. }) =
+                    self.expected.pop_front()
+                {
                     self.prepared.succeeded(&statement);
                 }
                 Ok(if hide { Verdict::Drop } else { Verdict::Keep })
@@ -199,10 +203,9 @@ impl Upstream {
                 to.ready(status);
                 Ok(Verdict::Keep)
             }
-            (tag, expected) => Err(Error::Unexpected {
-                got: char::from(tag),
-                expected: expected.map_or("nothing", Expected::name),
-            }),
+            (tag, expected) => {
+                Err(Error::Unexpected { got: char::from(tag), expected: expected.map_or("nothing", Expected::name) })
+            }
         }
     }
 

@@ -181,10 +181,18 @@ mod tests {
     fn a_transition_says_only_what_differs() {
         check(Some(&[]), &[], "");
         check(Some(&[("a", "1")]), &[("a", "1")], "");
-        check(Some(&[("a", "1")]), &[("B", "it's \\")], "RESET \"a\";SELECT pg_catalog.set_config(E'b',E'it''s \\\\',false);");
+        check(
+            Some(&[("a", "1")]),
+            &[("B", "it's \\")],
+            "RESET \"a\";SELECT pg_catalog.set_config(E'b',E'it''s \\\\',false);",
+        );
         check(Some(&[("app.x", "1")]), &[], "RESET \"app\".\"x\";");
         check(Some(&[("role", "x")]), &[], "RESET ROLE;");
-        check(Some(&[]), &[("role", "a\"b"), ("a", "1")], "RESET ROLE;SELECT pg_catalog.set_config(E'a',E'1',false);SET ROLE \"a\"\"b\";");
+        check(
+            Some(&[]),
+            &[("role", "a\"b"), ("a", "1")],
+            "RESET ROLE;SELECT pg_catalog.set_config(E'a',E'1',false);SET ROLE \"a\"\"b\";",
+        );
         check(None, &[], "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;");
     }
 }

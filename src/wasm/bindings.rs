@@ -1,6 +1,6 @@
 //! What Wasmtime's `bindgen!` makes of `wit/`. Nothing outside `wasm/` names these types.
 
-#![expect(missing_docs, unreachable_pub, clippy::pedantic, reason = "generated; wit/policy.wit documents it")]
+#![allow(missing_docs, unreachable_pub, clippy::pedantic, reason = "generated; wit/policy.wit documents it")]
 
 wasmtime::component::bindgen!({
     path: "wit",

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use wasmtime::component::{Component, Linker};
 use wasmtime::component::types::{ComponentFunc, ComponentInstance, ComponentItem, Type};
+use wasmtime::component::{Component, Linker};
 
 use super::bindings::PolicyPre;
 use super::engine::Engine;

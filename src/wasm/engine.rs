@@ -6,8 +6,8 @@
 //!
 //! Deliberately absent: fuel, which costs every call; pools of instances, for each worker keeps its own.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 

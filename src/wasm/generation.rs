@@ -22,6 +22,7 @@ use super::trial;
 use crate::policy::{Decision, Digest, Fault, FaultKind, Generation, Manifest, Policy, Query};
 
 /// One loaded policy with its settings.
+#[expect(clippy::struct_field_names, reason = "a loaded policy says when it was loaded")]
 pub(super) struct Loaded {
     pub(super) name: Arc<str>,
     pub(super) generation: Generation,
@@ -122,8 +123,7 @@ impl Loaded {
     }
 
     fn instance(&self, deadline: Duration) -> Result<Instance, Fault> {
-        let host =
-            Host::new(Arc::clone(&self.name), Arc::clone(&self.own_counters), Meter::new(self.limits.memory));
+        let host = Host::new(Arc::clone(&self.name), Arc::clone(&self.own_counters), Meter::new(self.limits.memory));
         let limits = Limits { configure_deadline: deadline, ..(*self.limits).clone() };
         let (instance, _, manifest) = Instance::start(&self.engine, &self.compiled.pre, host, &self.settings, &limits)?;
         if manifest != self.manifest {
@@ -164,8 +164,7 @@ impl Loaded {
             };
             let instance = &mut slots[position].instance;
             let asked = catch_unwind(AssertUnwindSafe(|| instance.route(&self.engine, self.limits.deadline, query)));
-            let answer =
-                asked.unwrap_or_else(|_| Err(Fault::new(FaultKind::Host, "the host of the policy panicked")));
+            let answer = asked.unwrap_or_else(|_| Err(Fault::new(FaultKind::Host, "the host of the policy panicked")));
             if answer.is_err() {
                 slots.swap_remove(position);
             } else if slots[position].instance.is_worn() {

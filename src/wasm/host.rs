@@ -66,12 +66,16 @@ impl Host {
             .into());
         }
         let query = self.current.get();
-        query.ok_or_else(|| Breach("it asked about a query while there was none: in `configure` or at its start").into())
+        query
+            .ok_or_else(|| Breach("it asked about a query while there was none: in `configure` or at its start").into())
     }
 }
 
 /// Calls `visit` for every item of all statements, with the statement's position.
-fn flattened<'q, T: 'q>(query: &'q Query<'_>, of: impl Fn(&'q Statement) -> &'q [T]) -> impl Iterator<Item = (u32, &'q T)> {
+fn flattened<'q, T: 'q>(
+    query: &'q Query<'_>,
+    of: impl Fn(&'q Statement) -> &'q [T],
+) -> impl Iterator<Item = (u32, &'q T)> {
     (0u32..)
         .zip(&query.analysis.shape.statements)
         .flat_map(move |(position, statement)| of(statement).iter().map(move |item| (position, item)))

@@ -66,8 +66,7 @@ impl Instance {
         engine.begin(&mut self.store, deadline);
         self.store.data_mut().meter.refused = None;
         let policy = &self.policy;
-        let answer =
-            lend(&mut self.store, query, |store| policy.pointsman_policy_routing().call_route(store, scalars));
+        let answer = lend(&mut self.store, query, |store| policy.pointsman_policy_routing().call_route(store, scalars));
         match answer {
             Ok(Ok(decision)) => decided(decision, query),
             Ok(Err(message)) => Err(Fault::new(FaultKind::Declared, clipped(&message))),
@@ -220,7 +219,10 @@ fn several(shards: &[u32], query: &Query<'_>) -> Result<Shards, String> {
 
 fn rejected(rejection: wit::Rejection) -> Result<Decision, String> {
     let Some(sqlstate) = SqlState::parse(rejection.sqlstate.as_bytes()) else {
-        return Err(format!("it rejected with SQLSTATE {:?}, which is none for an error", clipped(&rejection.sqlstate)));
+        return Err(format!(
+            "it rejected with SQLSTATE {:?}, which is none for an error",
+            clipped(&rejection.sqlstate)
+        ));
     };
     let long = |text: &str| text.len() > MESSAGE || text.contains('\0');
     if rejection.message.is_empty() || long(&rejection.message) || rejection.hint.as_deref().is_some_and(long) {

@@ -339,8 +339,10 @@ impl Keeper {
         json: String,
     ) -> impl FnOnce(Arc<Compiled>) -> Ingredients + Send + use<> {
         let name: Arc<str> = name.into();
-        let own_counters =
-            self.units.get(&*name).map_or_else(|| Arc::new(PolicyCounters::new()), |unit| Arc::clone(&unit.own_counters));
+        let own_counters = self
+            .units
+            .get(&*name)
+            .map_or_else(|| Arc::new(PolicyCounters::new()), |unit| Arc::clone(&unit.own_counters));
         let limits = Arc::clone(&self.limits);
         let spares = self.config.workers.max(1);
         let messages = Mutex::new(self.messages.clone());
@@ -415,7 +417,9 @@ impl Keeper {
     fn refuse_fault(&mut self, name: &str, fault: &crate::policy::Fault) {
         use crate::policy::FaultKind;
         match fault.kind {
-            FaultKind::Declared => self.refuse(name, "toml", &format!("the policy refuses its settings: {}", fault.message)),
+            FaultKind::Declared => {
+                self.refuse(name, "toml", &format!("the policy refuses its settings: {}", fault.message))
+            }
             _ => self.refuse(name, "wasm", &fault.to_string()),
         }
     }
@@ -450,13 +454,10 @@ impl Keeper {
     /// A worker thread reports.
     pub(super) fn notice(&mut self, notice: Notice) {
         let (Notice::SpareTaken(id) | Notice::Tripped(id)) = notice;
-        let owner = self
-            .units
-            .iter_mut()
-            .find_map(|(name, unit)| {
-                let position = unit.candidates.iter().position(|candidate| candidate.generation.id == id)?;
-                Some((name.clone(), unit, position))
-            });
+        let owner = self.units.iter_mut().find_map(|(name, unit)| {
+            let position = unit.candidates.iter().position(|candidate| candidate.generation.id == id)?;
+            Some((name.clone(), unit, position))
+        });
         let Some((name, unit, position)) = owner else { return };
         match notice {
             Notice::SpareTaken(_) => {

@@ -16,14 +16,14 @@ mod event;
 mod folder;
 mod generation;
 mod host;
-mod keeper;
 mod instance;
+mod keeper;
 mod limits;
 mod settings;
 mod store;
-mod trial;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod worker;
 
 pub use counters::PolicyCounts;

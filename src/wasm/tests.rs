@@ -15,6 +15,7 @@ use crate::policy::{
 };
 use crate::sql::{Access, Effects, Equality, Kind, Operand};
 
+#[expect(unreachable_pub, clippy::needless_raw_string_hashes, reason = "shared with the integration tests")]
 #[path = "../../tests/hostile/mod.rs"]
 mod hostile;
 
@@ -80,9 +81,11 @@ impl Fixture {
     fn wait(&self, what: &str, mut holds: impl FnMut() -> bool) -> Duration {
         let began = Instant::now();
         while !holds() {
-            if began.elapsed() > Duration::from_secs(20) {
-                panic!("{what} did not come about; events: {:#?}", self.told());
-            }
+            assert!(
+                began.elapsed() <= Duration::from_secs(20),
+                "{what} did not come about; events: {:#?}",
+                self.told()
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
         began.elapsed()
@@ -112,14 +115,16 @@ fn trigger() -> Case {
 
 #[test]
 fn the_embedded_policy_and_the_native_rule_agree() {
-    let settings: &[u8] = b"primary_tables = [\"jobs\", \"audit.log\"]\nprimary_functions = [\"fresh\"]\nmax_lag = \"5s\"";
+    let settings: &[u8] =
+        b"primary_tables = [\"jobs\", \"audit.log\"]\nprimary_functions = [\"fresh\"]\nmax_lag = \"5s\"";
     let native = SplitSettings {
         primary_tables: vec!["jobs".into(), "audit.log".into()],
         primary_functions: vec!["fresh".into()],
         max_lag: Some(Duration::from_secs(5)),
     };
     let block = |read_only, serializable| Transaction::Block { read_only, serializable, first: true };
-    let transactions = [Transaction::Idle, block(false, false), block(true, false), block(true, true), block(false, true)];
+    let transactions =
+        [Transaction::Idle, block(false, false), block(true, false), block(true, true), block(false, true)];
     let plain = || [Access::Read, Access::Write, Access::Unknown].map(Case::of);
     let mut cases: Vec<Case> = plain().into();
     cases.extend(plain().map(|case| case.table(None, "jobs")));
@@ -127,10 +132,9 @@ fn the_embedded_policy_and_the_native_rule_agree() {
     cases.extend(plain().map(|case| case.table(Some("other"), "log")));
     cases.extend(plain().map(|case| case.function("fresh")));
     cases.extend((0..18).map(|bit| Case::of(Access::Read).effects(Effects(1 << bit))));
-    for (files, native) in [
-        (vec![], ReadWriteSplit::default()),
-        (vec![("read-write-split.toml", settings)], ReadWriteSplit::new(native)),
-    ] {
+    for (files, native) in
+        [(vec![], ReadWriteSplit::default()), (vec![("read-write-split.toml", settings)], ReadWriteSplit::new(native))]
+    {
         let fixture = Fixture::start(&files);
         for case in &cases {
             for transaction in transactions {
@@ -224,9 +228,8 @@ fn a_chain_that_is_held_reaches_the_last_good_generation_too() {
     fixture.replace("p.wasm", &bytes);
     fixture.wait("swap", || fixture.role() == Role::Replica);
     let held = fixture.chain();
-    let refused = (0..10)
-        .filter(|_| matches!(trigger().ask(|query| held.route(query)).decision, Decision::Reject(_)))
-        .count();
+    let refused =
+        (0..10).filter(|_| matches!(trigger().ask(|query| held.route(query)).decision, Decision::Reject(_))).count();
     assert_eq!(refused, 3);
     let answer = trigger().ask(|query| held.route(query));
     assert_eq!(role(&answer), Role::Primary);
@@ -235,11 +238,9 @@ fn a_chain_that_is_held_reaches_the_last_good_generation_too() {
 #[test]
 fn what_follows_a_fault_without_a_last_good_generation() {
     let (_, bytes, _) = hostile::latent().swap_remove(0);
-    for (on_fault, expected) in [
-        (OnFault::Reject, None),
-        (OnFault::Primary, Some(Role::Primary)),
-        (OnFault::Pass, Some(Role::Replica)),
-    ] {
+    for (on_fault, expected) in
+        [(OnFault::Reject, None), (OnFault::Primary, Some(Role::Primary)), (OnFault::Pass, Some(Role::Replica))]
+    {
         let config = StoreConfig { on_fault, ..StoreConfig::default() };
         let fixture = Fixture::with(&[("p.wasm", &bytes)], config);
         for _ in 0..5 {
@@ -426,7 +427,10 @@ struct Tenants(Fixture);
 impl Tenants {
     fn new(settings: &str) -> Self {
         let config = StoreConfig::default();
-        Self(Fixture::with(&[("tenant-router.wasm", TENANT_ROUTER), ("tenant-router.toml", settings.as_bytes())], config))
+        Self(Fixture::with(
+            &[("tenant-router.wasm", TENANT_ROUTER), ("tenant-router.toml", settings.as_bytes())],
+            config,
+        ))
     }
 
     #[track_caller]
@@ -457,7 +461,8 @@ fn tenant(access: Access, values: &[Operand]) -> Case {
 
 /// The same with literals.
 fn literal(access: Access, literals: &[&str]) -> Case {
-    let operands: Vec<Operand> = (0..literals.len()).map(|index| Operand::Literal(u16::try_from(index).unwrap())).collect();
+    let operands: Vec<Operand> =
+        (0..literals.len()).map(|index| Operand::Literal(u16::try_from(index).unwrap())).collect();
     let mut case = tenant(access, &operands);
     case.text.clear();
     for literal in literals {
@@ -510,7 +515,10 @@ fn tenants_by_text() {
         (literal(Access::Write, &["'globex'", "'acme'"]), Err("0A000 the statement concerns two tenants")),
         (literal(read, &["'nobody'"]), Err("42704 tenant \"nobody\" has no shard")),
         (literal(read, &["'lost'"]), Err("42704 the cluster has no shard \"s9\"")),
-        (no_key(), Err("0A000 the statement does not say which tenant's rows of \"orders\" it means Some(\"Compare tenant_id")),
+        (
+            no_key(),
+            Err("0A000 the statement does not say which tenant's rows of \"orders\" it means Some(\"Compare tenant_id"),
+        ),
         (session(no_key(), "globex"), Ok((Role::Replica, S1))),
         (session(literal(read, &["'acme'"]), "acme"), Ok((Role::Replica, S0))),
         (session(literal(read, &["'acme'"]), "globex"), Err("concerns two tenants")),

@@ -38,7 +38,8 @@ pub(super) fn run(mut ask: impl FnMut(&Query<'_>) -> Result<Decision, Fault>) ->
             literals: std::iter::empty().collect(),
             standard_conforming_strings: true,
         };
-        for transaction in [Transaction::Idle, Transaction::Block { read_only: true, serializable: false, first: true }] {
+        for transaction in [Transaction::Idle, Transaction::Block { read_only: true, serializable: false, first: true }]
+        {
             let query = Query {
                 text: text.as_bytes(),
                 analysis: &analysis,

@@ -95,7 +95,8 @@ impl Fixture {
     pub fn build(&self) -> Vec<u8> {
         let Ok(DecodedWasm::Component(resolve, world)) = decode(WORLD) else { panic!("the artifact is a component") };
         let mut core = self.core();
-        embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8, false).expect("the world is encodable");
+        embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8, false)
+            .expect("the world is encodable");
         let mut encoder = ComponentEncoder::default();
         encoder.validate(true).module(&core).expect("the module fits the world");
         encoder.encode().expect("the fixture is encodable")

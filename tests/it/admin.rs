@@ -69,8 +69,8 @@ async fn metrics_count_what_sessions_do() {
     assert!(value("pointsman_clients_accepted_total") >= 2.0);
     assert!(value(r#"pointsman_sessions{state="idle"}"#) >= 2.0);
     assert!(value(r#"pointsman_analyses_total{result="miss"}"#) >= 1.0);
-    assert!(value(r#"pointsman_node_up{cluster="main",shard="main",node="primary"}"#) == 1.0);
-    assert!(value(r#"pointsman_node_role{cluster="main",shard="main",node="r1",role="replica"}"#) == 1.0);
+    assert!(value(r#"pointsman_node_up{cluster="main",shard="main",node="primary"}"#) >= 1.0);
+    assert!(value(r#"pointsman_node_role{cluster="main",shard="main",node="r1",role="replica"}"#) >= 1.0);
 
     // A temporary table keeps the session on its server; the end of it lets it go.
     client.batch_execute("CREATE TEMP TABLE s (n int)").await.unwrap();

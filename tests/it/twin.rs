@@ -22,7 +22,8 @@ fn every_client_sees_what_its_twin_sees() {
     let (ours, theirs) = (database("twin_gateway"), database("twin_direct"));
     let gateway = Gateway::setup().pool(&format!("size = {CLIENTS}")).start();
     let primary = gateway.cluster.primary();
-    let roles = "CREATE ROLE twin SUPERUSER LOGIN; CREATE ROLE twin_one; CREATE ROLE twin_two; CREATE ROLE \"Twin Three\";";
+    let roles =
+        "CREATE ROLE twin SUPERUSER LOGIN; CREATE ROLE twin_one; CREATE ROLE twin_two; CREATE ROLE \"Twin Three\";";
     primary.psql("postgres", roles).unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs());
     let (seed, steps) = (number("TWIN_SEED", now), number("TWIN_STEPS", 1000));

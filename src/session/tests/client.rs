@@ -36,7 +36,6 @@ struct Author<'r> {
     /// Of the next piece.
     after: usize,
     padding: usize,
-    long: usize,
     parameters: std::collections::HashMap<String, bool>,
 }
 
@@ -50,7 +49,6 @@ pub(super) fn converse(rng: &mut Rng, length: usize, padding: usize) -> Conversa
         answers: BytesMut::new(),
         after: 0,
         padding,
-        long: 0,
         parameters: std::collections::HashMap::new(),
     };
     for _ in 0..length {

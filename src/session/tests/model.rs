@@ -229,7 +229,11 @@ impl Model {
         self.pipelined = false;
         let name = self.values.set.get("application_name").cloned();
         if name != self.reported {
-            backend::write_parameter_status(&mut self.pending, b"application_name", name.clone().unwrap_or_default().as_bytes());
+            backend::write_parameter_status(
+                &mut self.pending,
+                b"application_name",
+                name.clone().unwrap_or_default().as_bytes(),
+            );
             self.reported = name;
         }
         let status = match self.block {
@@ -480,13 +484,21 @@ impl Model {
     }
 
     /// Whether the portal was suspended.
-    fn run_command(&mut self, command: &Command, values: &[u8], limit: usize, sent: &mut usize) -> Result<bool, Failure> {
+    fn run_command(
+        &mut self,
+        command: &Command,
+        values: &[u8],
+        limit: usize,
+        sent: &mut usize,
+    ) -> Result<bool, Failure> {
         let out = &mut self.pending;
         let tag = match command {
             Command::Rows(_) | Command::Echo | Command::Show(_) => {
                 let (all, value) = match command {
                     Command::Rows(rows) => (*rows, None),
-                    Command::Show(name) => (1, Some(self.values.set.get(name).cloned().unwrap_or_default().into_bytes())),
+                    Command::Show(name) => {
+                        (1, Some(self.values.set.get(name).cloned().unwrap_or_default().into_bytes()))
+                    }
                     _ => (1, Some(values.to_vec())),
                 };
                 let upto = all.min(sent.saturating_add(limit));
