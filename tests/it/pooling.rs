@@ -22,8 +22,8 @@ async fn many_clients_share_few_servers() {
     if !direct() {
         // Reads may be on the replicas; writes are here.
         join_all(clients.iter().map(|client| client.batch_execute("BEGIN; SELECT pg_current_xact_id(); COMMIT"))).await;
-        let sessions = gateway.server_sessions(&database);
-        assert!((1..=2).contains(&sessions), "{sessions} server connections");
+        // Those of first log-ins at once are being closed.
+        eventually("two server connections or fewer", || (1..=2).contains(&gateway.server_sessions(&database)));
     }
 }
 
