@@ -122,6 +122,8 @@ pub(super) struct Keeper {
     config: StoreConfig,
     limits: Arc<super::limits::Limits>,
     observer: Observer,
+    /// What happened, told once readers can see it.
+    events: Vec<PolicyEvent>,
     messages: Sender<Message>,
     jobs: Sender<(Digest, Job)>,
     folder: Option<Folder>,
@@ -156,6 +158,7 @@ impl Keeper {
             folder: None,
             config,
             observer,
+            events: Vec::new(),
             messages,
             jobs,
             folder_error: false,
@@ -207,19 +210,17 @@ impl Keeper {
         match folder.scan(now, quiet) {
             Ok(scan) => {
                 self.folder_error = false;
-                let changed = !scan.changes.is_empty();
                 for change in scan.changes {
                     self.change(change);
                 }
-                if changed && !self.starting {
-                    self.publish();
-                }
+                self.publish_if_changed();
                 scan.next
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.folder_error, true) {
                     let path = folder.path().to_owned();
-                    (self.observer)(&PolicyEvent::Folder { path, error: error.to_string().into() });
+                    self.events.push(PolicyEvent::Folder { path, error: error.to_string().into() });
+                    self.publish_if_changed();
                 }
                 Some(now + super::folder::RESCAN)
             }
@@ -329,6 +330,7 @@ impl Keeper {
         } else {
             // The compile thread lives as long as this sender.
             drop(self.jobs.send((digest, job)));
+            self.show();
         }
     }
 
@@ -397,9 +399,7 @@ impl Keeper {
             (None, Some(Err(fault))) => self.refuse_fault(&name, &fault),
             (None, None) => {}
         }
-        if !self.starting {
-            self.publish();
-        }
+        self.publish_if_changed();
     }
 
     /// A generation is ready.
@@ -411,7 +411,7 @@ impl Keeper {
         unit.candidates = std::iter::once(loaded).chain(before).collect();
         unit.error = None;
         unit.expected = true;
-        (self.observer)(&PolicyEvent::Loaded { name: name.into(), generation, took: began.elapsed() });
+        self.events.push(PolicyEvent::Loaded { name: name.into(), generation, took: began.elapsed() });
     }
 
     fn refuse_fault(&mut self, name: &str, fault: &crate::policy::Fault) {
@@ -430,7 +430,7 @@ impl Keeper {
         let Some(unit) = self.units.get_mut(name) else { return };
         unit.error = Some(error.into());
         let serving = unit.serving().map(|loaded| loaded.generation.clone());
-        (self.observer)(&PolicyEvent::Refused { name: name.into(), file, error: error.into(), serving });
+        self.events.push(PolicyEvent::Refused { name: name.into(), file, error: error.into(), serving });
     }
 
     /// A unit's component is gone.
@@ -444,10 +444,10 @@ impl Keeper {
         unit.compiling = None;
         if named {
             unit.error = Some("its file is gone".into());
-            (self.observer)(&PolicyEvent::Kept { name: name.into() });
+            self.events.push(PolicyEvent::Kept { name: name.into() });
         } else {
             self.units.remove(name);
-            (self.observer)(&PolicyEvent::Removed { name: name.into() });
+            self.events.push(PolicyEvent::Removed { name: name.into() });
         }
     }
 
@@ -468,7 +468,7 @@ impl Keeper {
                 let generation = unit.candidates.remove(position).generation.clone();
                 unit.error = Some(format!("{} failed too often and was retired", generation.digest).into());
                 let back_to = unit.serving().map(|loaded| loaded.generation.clone());
-                (self.observer)(&PolicyEvent::Tripped { name, generation, back_to });
+                self.events.push(PolicyEvent::Tripped { name, generation, back_to });
                 self.publish();
             }
         }
@@ -505,7 +505,19 @@ impl Keeper {
         self.publish();
     }
 
-    /// Builds the chains anew and swaps them in.
+    /// Brings what the status shows up to date.
+    fn show(&self) {
+        *self.shared.entries.lock() = self.units.iter().map(|(name, unit)| (name.clone(), unit.entry())).collect();
+    }
+
+    /// Every change has its event, so that nothing is swapped for nothing.
+    fn publish_if_changed(&mut self) {
+        if !self.starting && !self.events.is_empty() {
+            self.publish();
+        }
+    }
+
+    /// Builds the chains anew, swaps them in, and tells what happened.
     fn publish(&mut self) {
         let link = |name: &str| {
             let candidates = self.units.get(name).map(|unit| unit.candidates.clone()).unwrap_or_default();
@@ -525,6 +537,9 @@ impl Keeper {
         });
         let chains = Chains { default, by_database: by_database.collect() };
         self.shared.chains.store(Arc::new(chains));
-        *self.shared.entries.lock() = self.units.iter().map(|(name, unit)| (name.clone(), unit.entry())).collect();
+        self.show();
+        for event in self.events.drain(..) {
+            (self.observer)(&event);
+        }
     }
 }

@@ -168,7 +168,9 @@ macro_rules! export_policy {
             }
             struct Export;
             impl wit::Guest for Export {
-                fn configure(settings: ::std::string::String) -> ::std::result::Result<wit::Manifest, ::std::string::String> {
+                fn configure(
+                    settings: ::std::string::String,
+                ) -> ::std::result::Result<wit::Manifest, ::std::string::String> {
                     let settings = $crate::Settings::parse(&settings)?;
                     let (policy, manifest) = <$policy as $crate::Policy>::configure(&settings)?;
                     POLICY.with(|slot| *slot.borrow_mut() = ::std::option::Option::Some(policy));
@@ -185,7 +187,7 @@ macro_rules! export_policy {
                             ::std::result::Result::Err(::std::string::String::from("not configured"))
                         }
                     })
-                }
+        }
             }
             $crate::bindings::export!(Export with_types_in $crate::bindings);
         };

@@ -276,7 +276,18 @@ mod tests {
 
     #[test]
     fn malformed() {
-        for text in ["", "{", "[]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{\"a\":\"", "{\"a\":\"\\u12\"}", "{} x", "{\"a\":\"\\ud800\"}"] {
+        for text in [
+            "",
+            "{",
+            "[]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{\"a\":\"",
+            "{\"a\":\"\\u12\"}",
+            "{} x",
+            "{\"a\":\"\\ud800\"}",
+        ] {
             assert!(Settings::parse(text).is_err(), "{text}");
         }
         assert!(Settings::parse(&format!("{{\"a\":{}", "[".repeat(100_000))).is_err());

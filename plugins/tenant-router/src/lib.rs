@@ -26,8 +26,8 @@ use std::collections::BTreeMap;
 
 use pointsman_policy::key::KeyType;
 use pointsman_policy::{
-    Access, Decision, Depends, Effects, Kind, Manifest, Needs, Policy, Query, Rejection, Role, Settings, Shards, Target,
-    Value,
+    Access, Decision, Depends, Effects, Kind, Manifest, Needs, Policy, Query, Rejection, Role, Settings, Shards,
+    Target, Value,
 };
 
 /// What was worked out of a statement's shape is kept for so many shapes.
@@ -184,7 +184,10 @@ impl TenantRouter {
             Some(table) => concerned.contains(&(table as usize)),
             None => true,
         };
-        Plan::Sharded { values: keys.into_iter().filter(counts).filter_map(|key| u32::try_from(key).ok()).collect(), without }
+        Plan::Sharded {
+            values: keys.into_iter().filter(counts).filter_map(|key| u32::try_from(key).ok()).collect(),
+            without,
+        }
     }
 
     fn is_sharded(&self, schema: Option<&str>, name: &str) -> bool {
@@ -250,7 +253,8 @@ impl TenantRouter {
         if let Some(table) = without
             && !from_session
         {
-            let message = format!("the statement does not say which tenant's rows of \"{}\" it means", shortened(table));
+            let message =
+                format!("the statement does not say which tenant's rows of \"{}\" it means", shortened(table));
             return Err(self.refusal(&message));
         }
         let Some(tenant) = tenant else { return Err(self.refusal("the statement names no tenant")) };
