@@ -54,6 +54,7 @@ impl Session {
             match what {
                 What::Query(analysis) => {
                     self.drop_unnamed();
+                    up.unnamed_dropped();
                     if let Some((client_name, statement)) = self.deallocated(&analysis) {
                         rewrite.flush(&self.input, up);
                         frontend::write_query(&mut up.output, NOTHING);
@@ -64,6 +65,7 @@ impl Session {
                 }
                 What::LongQuery => {
                     self.drop_unnamed();
+                    up.unnamed_dropped();
                     up.expect(Expected::Query, self);
                 }
                 What::Function => up.expect(Expected::Function, self),

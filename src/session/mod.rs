@@ -297,14 +297,25 @@ impl Receiver for Session {
         true
     }
 
-    fn parse_failed(&mut self, client_name: &[u8], statement: StatementId) {
-        if client_name.is_empty() {
-            if self.unnamed.as_ref().is_some_and(|held| held.id == statement) {
-                self.unnamed = None;
+    fn parse_failed(&mut self, client_name: &[u8], statement: StatementId) -> bool {
+        // A unit that waits for its decision may have looked the statement up already.
+        for op in &mut self.unit.ops {
+            match &mut op.what {
+                What::Parse { statement: parsed, .. } if parsed.id == statement => break,
+                What::Bind { statement: used } | What::DescribeStatement { statement: used } => {
+                    used.take_if(|used| used.id == statement);
+                }
+                _ => {}
             }
-        } else if self.statements.get(client_name).is_some_and(|held| held.id == statement) {
+        }
+        if client_name.is_empty() {
+            return self.unnamed.take_if(|held| held.id == statement).is_some();
+        }
+        let current = self.statements.get(client_name).is_some_and(|held| held.id == statement);
+        if current {
             self.statements.remove(client_name);
         }
+        current
     }
 
     fn command_complete(&mut self, tag: &[u8]) {
@@ -313,9 +324,9 @@ impl Receiver for Session {
 
     fn close_skipped(&mut self, client_name: &[u8], statement: &Arc<Prepared>) {
         if client_name.is_empty() {
-            self.unnamed = Some(Arc::clone(statement));
+            self.unnamed.get_or_insert_with(|| Arc::clone(statement));
         } else {
-            self.statements.insert(client_name.into(), Arc::clone(statement));
+            self.statements.entry(client_name.into()).or_insert_with(|| Arc::clone(statement));
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Buf;
 
 use super::{Op, Session, Unit, What};
+use crate::sql::Kind;
 use crate::upstream::{Copy, Prepared};
 use crate::wire::frame::{HEADER_LEN, frontend_header};
 use crate::wire::{Header, Malformed, frontend};
@@ -39,7 +40,7 @@ impl Session {
             // Found before, and its decision had to wait.
             return Pull::Unit;
         }
-        if self.unit.ops.last().is_some_and(|op| op.rest > 0) {
+        if self.unit.ops.last().is_some_and(|op| op.rest > 0 || matches!(op.what, What::CopyEnd)) {
             // COPY data found before, for which the server had no room.
             return Pull::Stream;
         }
@@ -150,7 +151,8 @@ impl Session {
         }
         let what = self.understand(header.tag, start, end, rest)?;
         let ends = matches!(what, What::Query(_) | What::LongQuery | What::Function);
-        let flush = matches!(what, What::Flush);
+        // A server that begins COPY FROM STDIN says so at once; a client may wait for that without a Flush.
+        let flush = matches!(what, What::Flush) || matches!(what, What::Execute) && self.binds_copy();
         self.push(Op { len, rest, what });
         self.unit.closed |= ends;
         Ok(if ends || flush || rest > 0 || (self.cursor >= limits.hold && self.next_is_not_sync()) {
@@ -167,6 +169,15 @@ impl Session {
             b'P' => crate::wire::frame::cstr(frame.get(HEADER_LEN..).unwrap_or_default()).is_some(),
             _ => true,
         }
+    }
+
+    fn binds_copy(&self) -> bool {
+        self.unit.ops.iter().any(|op| match &op.what {
+            What::Bind { statement: Some(statement) } => {
+                statement.analysis.shape.statements.iter().any(|statement| statement.kind == Kind::CopyIn)
+            }
+            _ => false,
+        })
     }
 
     /// A Sync that has already arrived belongs to the unit although the limit is reached.
@@ -272,7 +283,8 @@ impl Session {
         let limits = self.shared.limits;
         let wanted = match self.input.get(self.cursor..).map(frontend_header) {
             Some(Ok(Some(header))) => self.cursor + header.len.min(limits.statement + HEADER_LEN),
-            _ => 0,
+            // A full unit waits for the header behind it, which may be a Sync.
+            _ => self.cursor + HEADER_LEN,
         };
         // One chunk past the limit, so that a frame's header behind a full unit can be seen.
         wanted.max(limits.hold + HEADER_LEN).saturating_sub(self.input.len())

@@ -24,8 +24,8 @@ pub trait Receiver {
     fn output(&mut self) -> &mut BytesMut;
     /// A setting was reported. Returns whether the client is told.
     fn parameter_status(&mut self, name: &[u8], value: &[u8]) -> bool;
-    /// A statement's Parse failed or was skipped; it does not exist.
-    fn parse_failed(&mut self, client_name: &[u8], statement: StatementId);
+    /// A statement's Parse failed or was skipped; it does not exist. Returns whether the client's name stood for it.
+    fn parse_failed(&mut self, client_name: &[u8], statement: StatementId) -> bool;
     /// A Close that was answered here was skipped: the client's statement exists still.
     fn close_skipped(&mut self, client_name: &[u8], statement: &Arc<Prepared>);
     /// A Sync was ignored by a server in COPY FROM STDIN: the group is open again.

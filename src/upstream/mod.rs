@@ -321,6 +321,17 @@ impl Upstream {
         self.litter.push(name);
     }
 
+    /// A simple query goes behind what is in flight: it drops the client's unnamed statement whatever becomes of the rest.
+    pub fn unnamed_dropped(&mut self) {
+        for expected in &mut self.expected {
+            match expected {
+                Expected::Parse { unnamed: true, replaced, .. } => *replaced = None,
+                Expected::Local { tag: b'3', client_name, statement } if client_name.is_empty() => *statement = None,
+                _ => {}
+            }
+        }
+    }
+
     /// What the server knows as the unnamed statement is no longer what was sent for a session.
     pub fn forget_unnamed(&mut self) {
         self.unnamed = None;
@@ -388,8 +399,8 @@ impl Upstream {
                         self.prepared.remove(statement.id);
                     }
                     if let Some(name) = client_name {
-                        to.parse_failed(&name, statement.id);
-                        if let Some(replaced) = replaced {
+                        let current = to.parse_failed(&name, statement.id);
+                        if let Some(replaced) = replaced.filter(|_| current) {
                             to.close_skipped(&name, &replaced);
                         }
                     }

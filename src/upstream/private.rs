@@ -43,7 +43,9 @@ impl Receiver for Private {
     fn parameter_status(&mut self, _: &[u8], _: &[u8]) -> bool {
         false
     }
-    fn parse_failed(&mut self, _: &[u8], _: StatementId) {}
+    fn parse_failed(&mut self, _: &[u8], _: StatementId) -> bool {
+        false
+    }
     fn close_skipped(&mut self, _: &[u8], _: &Arc<Prepared>) {}
     fn group_reopened(&mut self) {}
     fn command_complete(&mut self, _: &[u8]) {}
