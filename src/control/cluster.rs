@@ -153,6 +153,8 @@ impl Cluster {
                 && held.credentials == account.credentials
                 && held.mode == account.mode
             {
+                // Its pools and their idle connections hold each other.
+                account.pools().iter().for_each(|pool| pool.close());
                 return Arc::clone(held);
             }
             accounts.insert(key, Arc::clone(&account));

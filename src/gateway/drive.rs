@@ -365,6 +365,13 @@ impl Conversation {
         {
             return Ok(Some(refused));
         }
+        if self.session.pins.sequence {
+            // A session that held no server has called no nextval that currval may show: another's must not be seen.
+            let answer = private::ask(lent, "DISCARD SEQUENCES").await?;
+            if let Some(refused) = private::error_of(&answer) {
+                return Ok(Some(refused));
+            }
+        }
         let Some(prelude) = self.session.deferred.take_prelude() else { return Ok(None) };
         let answer = private::ask(lent, &prelude).await?;
         Ok(private::error_of(&answer))

@@ -107,13 +107,27 @@ enum Grant {
 /// The right to have one connection open. Dropped, it goes to whoever waits.
 #[derive(Debug)]
 struct Permit {
-    pool: Arc<Pool>,
+    /// `None` once the right was used.
+    pool: Option<Arc<Pool>>,
     epoch: u64,
+}
+
+impl Permit {
+    fn new(pool: &Arc<Pool>, epoch: u64) -> Self {
+        Self { pool: Some(Arc::clone(pool)), epoch }
+    }
+
+    /// The right was used, or its count is somebody else's now.
+    fn spend(mut self) {
+        self.pool = None;
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.pool.closed_one();
+        if let Some(pool) = self.pool.take() {
+            pool.closed_one();
+        }
     }
 }
 
@@ -225,7 +239,7 @@ impl Pool {
             }
             if inner.open < inner.limits.size && self.budget.take() {
                 inner.open += 1;
-                return Ok(Tried::Permit(Permit { pool: Arc::clone(self), epoch: inner.epoch }));
+                return Ok(Tried::Permit(Permit::new(self, inner.epoch)));
             }
             if let Some(server) = inner.take_alive(stale, Inner::take_any_idle) {
                 return Ok(Tried::Lent(self.lend(server)));
@@ -253,7 +267,7 @@ impl Pool {
         }
         let server = connected.map_err(Arc::new)?;
         // The permit's count is the connection's now.
-        std::mem::forget(permit);
+        permit.spend();
         Ok(self.lend(server))
     }
 
@@ -300,9 +314,9 @@ impl Pool {
             let Some(waiter) = inner.next_waiter(usize::MAX) else { break };
             let epoch = inner.epoch;
             drop(inner);
-            match waiter.sender.send(Grant::Permit(Permit { pool: Arc::clone(self), epoch })) {
+            match waiter.sender.send(Grant::Permit(Permit::new(self, epoch))) {
                 Ok(()) => return,
-                Err(Grant::Permit(permit)) => std::mem::forget(permit),
+                Err(Grant::Permit(permit)) => permit.spend(),
                 Err(Grant::Lent(_)) => {}
             }
             inner = self.inner.lock();
@@ -320,9 +334,9 @@ impl Pool {
             inner.open += 1;
             let epoch = inner.epoch;
             drop(inner);
-            match waiter.sender.send(Grant::Permit(Permit { pool: Arc::clone(self), epoch })) {
+            match waiter.sender.send(Grant::Permit(Permit::new(self, epoch))) {
                 Ok(()) => return true,
-                Err(Grant::Permit(permit)) => std::mem::forget(permit),
+                Err(Grant::Permit(permit)) => permit.spend(),
                 Err(Grant::Lent(_)) => {}
             }
             inner = self.inner.lock();
@@ -386,6 +400,15 @@ impl Pool {
     pub fn counts(&self) -> PoolCounts {
         let inner = self.inner.lock();
         PoolCounts { open: inner.open, idle: inner.idle_count, waiting: inner.waiting.len() }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // Nobody holds the pool, so nothing is lent or being opened: what is open is idle, and closes now.
+        for _ in 0..self.inner.get_mut().idle_count {
+            self.budget.give();
+        }
     }
 }
 

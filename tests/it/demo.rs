@@ -66,5 +66,6 @@ fn it_runs_is_killed_runs_again_and_leaves_nothing() {
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert!(child.wait().unwrap().success());
     assert!((port..port + 4).all(is_free));
-    assert!(!directory.exists());
+    // The folder itself was there when this one began, so it may stay; nothing in it may.
+    assert_eq!(std::fs::read_dir(&directory).map_or(0, Iterator::count), 0);
 }
