@@ -154,7 +154,7 @@ impl Cluster {
                 && held.mode == account.mode
             {
                 // Its pools and their idle connections hold each other.
-                account.pools().iter().for_each(|pool| pool.close());
+                account.pools().iter().for_each(Pool::close);
                 return Arc::clone(held);
             }
             accounts.insert(key, Arc::clone(&account));

@@ -447,6 +447,8 @@ impl Conversation {
             self.context.metrics.worker(self.worker).audits.one();
             match private::ask(lent, &audit.sql).await {
                 Ok(answer) if answer.error.is_none() => {
+                    // A session that has just begun to listen may be notified while it is asked about that.
+                    self.session.output.extend_from_slice(&answer.notifications);
                     let actual = self.session.audited(&audit, &answer);
                     let settings = &self.context.settings;
                     self.session.settings = settings.intern((*self.session.settings).clone());

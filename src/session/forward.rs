@@ -31,12 +31,15 @@ pub struct Forwarded {
 impl Session {
     /// Moves the unit to `up`'s output.
     pub fn forward(&mut self, up: &mut Upstream) -> Forwarded {
-        for name in up.take_litter() {
-            frontend::write_target(&mut up.output, b'C', b'S', &name);
-            up.expect(Expected::Close { statement: None, show: Show::Hide }, self);
-        }
         let held = self.cursor;
         let unit = self.take_unit();
+        if unit.opens && !unit.is_copy() {
+            // Only as the first message of a group is a Close sure to be neither skipped nor taken for COPY data.
+            for name in up.take_litter() {
+                frontend::write_target(&mut up.output, b'C', b'S', &name);
+                up.expect(Expected::Close { statement: None, show: Show::Hide }, self);
+            }
+        }
         // input[kept..at] goes as it is and was not yet moved.
         let (mut at, mut kept) = (0, 0);
         for Op { len, rest, what } in unit.ops {

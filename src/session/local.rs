@@ -34,6 +34,11 @@ impl Session {
     /// Answers the unit if that needs no server. Call it only while no server is held.
     pub fn answer_locally(&mut self) -> LocalAnswer {
         if !self.unit.closed || self.in_group || !self.runs_locally() {
+            if self.deferred.failed() {
+                // On a server the transaction would not have failed.
+                self.refuse(&aborted());
+                return LocalAnswer::Answered;
+            }
             return LocalAnswer::NeedsServer;
         }
         let held = self.cursor;

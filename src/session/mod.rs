@@ -270,6 +270,11 @@ impl Unit {
         })
     }
 
+    /// Whether it is COPY data or the end of it.
+    fn is_copy(&self) -> bool {
+        matches!(self.ops.first(), Some(Op { what: What::CopyData | What::CopyEnd, .. }))
+    }
+
     /// Whether it is one Query message.
     #[must_use]
     pub fn is_query(&self) -> bool {

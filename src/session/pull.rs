@@ -36,6 +36,13 @@ impl Session {
         if self.streaming > 0 {
             return if self.input.is_empty() { Pull::Wait } else { Pull::Stream };
         }
+        if copy == Copy::None && self.unit.is_copy() {
+            // The COPY failed before its data went out: a server would ignore it.
+            let held = self.cursor;
+            let unit = self.take_unit();
+            self.input.advance(held);
+            self.ignoring += unit.ops.last().map_or(0, |op| op.rest);
+        }
         if self.unit.complete {
             // Found before, and its decision had to wait.
             return Pull::Unit;

@@ -301,6 +301,13 @@ impl Upstream {
             // It was not skipped: the unnamed statement goes before the new one is looked at.
             *replaced = None;
         }
+        if let Some(Expected::Parse { statement: Some(failed), unnamed: true, .. }) = skipped.first() {
+            for expected in &mut self.expected {
+                if let Expected::Parse { replaced, .. } = expected {
+                    replaced.take_if(|replaced| replaced.id == failed.id);
+                }
+            }
+        }
         while let Some(expected) = skipped.pop() {
             self.undo(expected, to);
         }

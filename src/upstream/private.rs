@@ -32,6 +32,8 @@ pub struct Answer {
     pub rows: Vec<Vec<Column>>,
     /// The frame of the first ErrorResponse.
     pub error: Option<BytesMut>,
+    /// NotificationResponse messages that came in between: they are the client's.
+    pub notifications: BytesMut,
     /// The transaction status afterwards.
     pub status: TransactionStatus,
 }
@@ -99,6 +101,7 @@ impl Private {
                         .collect(),
                 ),
                 b'E' if answer.error.is_none() => answer.error = Some(frame),
+                b'A' => answer.notifications.extend_from_slice(&frame),
                 _ => {}
             }
         }

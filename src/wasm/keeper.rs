@@ -418,7 +418,7 @@ impl Keeper {
         use crate::policy::FaultKind;
         match fault.kind {
             FaultKind::Declared => {
-                self.refuse(name, "toml", &format!("the policy refuses its settings: {}", fault.message))
+                self.refuse(name, "toml", &format!("the policy refuses its settings: {}", fault.message));
             }
             _ => self.refuse(name, "wasm", &fault.to_string()),
         }

@@ -15,7 +15,7 @@ use crate::policy::{
 };
 use crate::sql::{Access, Effects, Equality, Kind, Operand};
 
-#[allow(unreachable_pub, clippy::needless_raw_string_hashes, reason = "shared with the integration tests")]
+#[allow(clippy::needless_raw_string_hashes, reason = "shared with the integration tests")]
 #[path = "../../tests/hostile/mod.rs"]
 mod hostile;
 

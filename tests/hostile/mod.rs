@@ -3,7 +3,7 @@
 //! Shared by the policy host's own tests and by those that run the whole gateway (`#[path]`). Each component is a
 //! valid policy but for the one thing that its name says.
 
-#![allow(dead_code, unreachable_pub, reason = "each test crate uses some of them")]
+#![allow(dead_code, unreachable_pub, clippy::duplicated_attributes, reason = "each test crate uses some of them")]
 
 use wasm_encoder::{Component, InstanceSection, ModuleSection};
 use wit_component::{ComponentEncoder, DecodedWasm, StringEncoding, decode, embed_component_metadata};

@@ -2,6 +2,8 @@
 //!
 //! Invariant: bytes move only in chunks that the seed chooses; what is checked after each step is what the relays promise.
 
+use std::fmt::Write as _;
+
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
@@ -96,7 +98,7 @@ impl Gate {
             let at = self.rng.below(self.clients.len());
             self.step(at);
             idle_steps = if self.progress() == before { idle_steps + 1 } else { 0 };
-            assert!(idle_steps < 2_000, "stuck: {}", self.describe());
+            assert!(idle_steps < 2_000, "stuck: {}\n{}", self.describe(), self.differences());
         }
         for client in &self.clients {
             let (got, wanted) = (messages(&client.received), messages(&client.conversation.answers));
@@ -115,6 +117,25 @@ impl Gate {
             s.model.input.len() * 13 + s.model.output.len() * 11 + s.up.output.len() * 5 + s.up.input.len() * 3
         });
         clients.sum::<usize>().wrapping_add(servers.sum())
+    }
+
+    /// The last answers that each client got, and what one server said from there on.
+    fn differences(&self) -> String {
+        let mut text = String::new();
+        for client in &self.clients {
+            let (got, wanted) = (messages(&client.received).list, messages(&client.conversation.answers).list);
+            let same = got.iter().zip(&wanted).take_while(|(a, b)| a == b).count();
+            let from = same.saturating_sub(8);
+            let part = |list: &[String]| list[from.min(list.len())..(same + 5).min(list.len())].join(" | ");
+            let _ = writeln!(
+                text,
+                "differs at {same} of {}\n  got {}\n  wanted {}",
+                wanted.len(),
+                part(&got),
+                part(&wanted)
+            );
+        }
+        text
     }
 
     fn describe(&self) -> String {
