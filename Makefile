@@ -22,10 +22,9 @@ demo: ## a real PostgreSQL primary and replicas, the gateway in front; Ctrl-C re
 	@cargo build $(CARGO_FLAGS) --bin pointsman
 	@exec "$(CARGO_TARGET_DIR)/release/pointsman" demo $(ARGS)
 
-test: prepare ## everything: units, real processes, real PostgreSQL, real drivers, plugins, fuzzing
+test: prepare ## everything: units, real processes, real PostgreSQL, real drivers, plugins
 	@scripts/step.sh 'tests' $(MAKE) --no-print-directory test-rust
 	@scripts/step.sh 'plugins are what their sources build' $(MAKE) --no-print-directory check-plugins
-	@scripts/step.sh 'fuzz' $(MAKE) --no-print-directory fuzz
 	@echo "make test: all passed"
 
 test-rust:
