@@ -61,7 +61,9 @@ impl Upstream {
     }
 
     fn deliver_from<R: Receiver>(&mut self, input: &mut BytesMut, to: &mut R) -> Result<(), Error> {
-        self.local_answers(to);
+        if self.passing == 0 {
+            self.local_answers(to);
+        }
         // Everything before `pos` has been judged; everything from `kept` to `pos` passes and was not yet moved.
         let (mut pos, mut kept) = (0, 0);
         let mut result = Ok(());

@@ -340,6 +340,11 @@ impl Upstream {
     /// Notes the answer that a message just put into `output` will bring.
     pub fn expect<R: Receiver>(&mut self, expected: Expected, to: &mut R) {
         match &expected {
+            Expected::Sync if self.copy == Copy::In => {
+                // It had to wait, and meanwhile the COPY began that ignores it.
+                to.group_reopened();
+                return;
+            }
             Expected::Sync | Expected::Query | Expected::Deallocate { .. } | Expected::Function => self.unready += 1,
             Expected::Parse { statement: Some(statement), unnamed, .. } => {
                 if *unnamed {

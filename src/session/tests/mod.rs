@@ -27,11 +27,17 @@ struct Messages {
 
 fn messages(mut bytes: &[u8]) -> Messages {
     let mut list = Vec::new();
+    let mut failed = false;
     while let Some(frame) = next_frame(&mut bytes) {
         match frame[0] {
             b'N' | b'S' => {}
+            // Which of several reasons is told there depends on who refused the block's first statement.
+            b'E' if failed => list.push("E in a failed block".to_owned()),
             b'E' => list.push(format!("E {}", sqlstate(frame))),
-            tag => list.push(format!("{} {:?}", char::from(tag), bytes::Bytes::copy_from_slice(&frame[5..]))),
+            tag => {
+                failed = if tag == b'Z' { frame[5] == b'E' } else { failed };
+                list.push(format!("{} {:?}", char::from(tag), bytes::Bytes::copy_from_slice(&frame[5..])));
+            }
         }
     }
     let count = list.len();
