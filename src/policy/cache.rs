@@ -37,24 +37,15 @@ pub(super) struct Key {
     access: u8,
 }
 
-impl DecisionCache {
-    /// How many decisions are kept at most, of about 170 bytes each.
-    pub const SLOTS: usize = 4096;
-
-    /// An empty cache; allocates all of its room at once.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { slots: (0..Self::SLOTS / 2).map(|_| Slot::default()).collect() }
-    }
-
+impl Key {
     /// The key of a query under a chain; `None` if its decision may not be kept.
-    pub(super) fn key(&self, chain: &Chain, query: &Query<'_>) -> Option<Key> {
+    pub(super) fn of(chain: &Chain, query: &Query<'_>) -> Option<Self> {
         let session = match chain.manifest().depends {
             Depends::Statement => 0,
             Depends::Session if query.session.key != 0 => query.session.key,
             Depends::Session | Depends::Values | Depends::Anything => return None,
         };
-        Some(Key {
+        Some(Self {
             fingerprint: query.analysis.shape.fingerprint,
             chain: chain.id(),
             topology: query.topology.version(),
@@ -64,6 +55,17 @@ impl DecisionCache {
             parameters: query.parameters.count(),
             access: query.access as u8,
         })
+    }
+}
+
+impl DecisionCache {
+    /// How many decisions are kept at most, of about 170 bytes each.
+    pub const SLOTS: usize = 4096;
+
+    /// An empty cache; allocates all of its room at once.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { slots: (0..Self::SLOTS / 2).map(|_| Slot::default()).collect() }
     }
 
     /// The answer kept under a key.

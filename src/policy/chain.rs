@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::cache::DecisionCache;
+use super::cache::{DecisionCache, Key};
 use super::{Decision, Depends, Fault, Manifest, Needs, Policy, Query, ReadWriteSplit, SqlState, Target};
 
 /// What stands for the answer of a policy that faulted.
@@ -111,7 +111,7 @@ impl Chain {
     /// As [`Self::route`], but keeps and reuses decisions where every policy of the chain promised what they depend on.
     #[must_use]
     pub fn route_cached(&self, query: &Query<'_>, cache: &mut DecisionCache) -> Answer {
-        let Some(key) = cache.key(self, query) else { return self.route(query) };
+        let Some(key) = Key::of(self, query) else { return self.route(query) };
         if let Some(answer) = cache.find(&key) {
             self.origin(&answer).served_from_cache();
             return answer;

@@ -126,34 +126,34 @@ mod tests {
     #[test]
     fn column_hashes() {
         for (value, expected) in [
-            (0, -4403592609991167795_i64),
-            (1, 5968994663651403477),
-            (42, 7363975540656877951),
-            (-1, -5017072347659237694),
-            (-7, -7298374200968567817),
-            (i64::from(i32::MAX), -6050265599104649060),
-            (i64::from(i32::MIN), 4938542303000433043),
-            (1 << 31, 4938542303000433043),
-            (i64::MAX, 4938542303000433043),
-            (i64::MIN, -6050265599104649060),
+            (0, -4_403_592_609_991_167_795_i64),
+            (1, 5_968_994_663_651_403_477),
+            (42, 7_363_975_540_656_877_951),
+            (-1, -5_017_072_347_659_237_694),
+            (-7, -7_298_374_200_968_567_817),
+            (i64::from(i32::MAX), -6_050_265_599_104_649_060),
+            (i64::from(i32::MIN), 4_938_542_303_000_433_043),
+            (1 << 31, 4_938_542_303_000_433_043),
+            (i64::MAX, 4_938_542_303_000_433_043),
+            (i64::MIN, -6_050_265_599_104_649_060),
         ] {
             assert_eq!(int_extended(value, PARTITION_SEED).cast_signed(), expected, "{value}");
         }
         // hashtextextended(v COLLATE "C", …)
         for (value, expected) in [
-            ("", -5700645584453517373_i64),
-            ("a", -6705225459120232837),
-            ("acme", -3006037837944560592),
-            ("elevenbytes", 3534269422329101377),
-            ("twelve bytes", 1551002018851372083),
-            ("thirteen char", -8394117280085282049),
-            ("ein längerer Text mit Umlauten", -9036000821597393268),
-            (&"x".repeat(100), 894331291974510311),
+            ("", -5_700_645_584_453_517_373_i64),
+            ("a", -6_705_225_459_120_232_837),
+            ("acme", -3_006_037_837_944_560_592),
+            ("elevenbytes", 3_534_269_422_329_101_377),
+            ("twelve bytes", 1_551_002_018_851_372_083),
+            ("thirteen char", -8_394_117_280_085_282_049),
+            ("ein längerer Text mit Umlauten", -9_036_000_821_597_393_268),
+            (&"x".repeat(100), 894_331_291_974_510_311),
         ] {
             assert_eq!(bytes_extended(value.as_bytes(), PARTITION_SEED).cast_signed(), expected, "{value}");
         }
         let uuid = crate::policy::value::parse_uuid("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11").unwrap();
-        assert_eq!(bytes_extended(&uuid, PARTITION_SEED).cast_signed(), 424513190990560493);
+        assert_eq!(bytes_extended(&uuid, PARTITION_SEED).cast_signed(), 424_513_190_990_560_493);
     }
 
     /// The remainder for which `satisfies_hash_partition('t', 97, remainder, v)` holds in PostgreSQL 15.

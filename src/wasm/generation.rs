@@ -153,14 +153,14 @@ impl Loaded {
                 return Err(Fault::new(FaultKind::Host, "a policy was asked from within a policy"));
             };
             let owner = Arc::as_ptr(self);
-            let position = match slots.iter().position(|slot| slot.owner.as_ptr() == owner) {
-                Some(position) => position,
-                None => {
-                    // A generation that nobody holds any more leaves with the first call of another.
-                    slots.retain(|slot| slot.owner.strong_count() > 0);
-                    slots.push(Slot { owner: Arc::downgrade(self), instance: self.take()? });
-                    slots.len() - 1
-                }
+            let known = slots.iter().position(|slot| slot.owner.as_ptr() == owner);
+            let position = if let Some(position) = known {
+                position
+            } else {
+                // A generation that nobody holds any more leaves with the first call of another.
+                slots.retain(|slot| slot.owner.strong_count() > 0);
+                slots.push(Slot { owner: Arc::downgrade(self), instance: self.take()? });
+                slots.len() - 1
             };
             let instance = &mut slots[position].instance;
             let asked = catch_unwind(AssertUnwindSafe(|| instance.route(&self.engine, self.limits.deadline, query)));

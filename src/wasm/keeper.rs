@@ -525,10 +525,10 @@ impl Keeper {
             let on_fault = if name == BUILTIN { OnFault::Pass } else { self.config.on_fault };
             Link { policy: Arc::new(WasmPolicy::new(name.into(), candidates)), on_fault }
         };
-        let linked = |(name, unit): &(&Box<str>, &Unit)| {
-            ***name != *BUILTIN && (unit.expected || unit.serving().is_some()) && unit.handled.is_some()
+        let linked = |(name, unit): &(&str, &Unit)| {
+            *name != BUILTIN && (unit.expected || unit.serving().is_some()) && unit.handled.is_some()
         };
-        let names = self.units.iter().filter(linked).map(|(name, _)| &**name);
+        let names = self.units.iter().map(|(name, unit)| (&**name, unit)).filter(linked).map(|(name, _)| name);
         let links = names.chain(std::iter::once(BUILTIN)).map(link).collect();
         let default = Arc::new(Chain::new(self.engine.next_number(), links));
         let by_database = self.config.chains.iter().map(|(database, names)| {

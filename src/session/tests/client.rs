@@ -194,7 +194,7 @@ impl Author<'_> {
         self.named |= !name.is_empty();
         let echo = self.rng.one_in(3);
         let text = if echo { self.pad("SELECT $1::text".into()) } else { self.text(false) };
-            let text = if name.is_empty() { text } else { text.split("*/ ").last().unwrap_or_default().to_owned() };
+        let text = if name.is_empty() { text } else { text.split("*/ ").last().unwrap_or_default().to_owned() };
         if !name.is_empty() && self.rng.one_in(2) {
             frontend::write_target(out, b'C', b'S', name.as_bytes());
         }
@@ -218,7 +218,7 @@ impl Author<'_> {
             0..3 => {
                 let echo = self.rng.one_in(3);
                 let text = if echo { self.pad("SELECT $1::text".into()) } else { self.text(false) };
-            let text = if name.is_empty() { text } else { text.split("*/ ").last().unwrap_or_default().to_owned() };
+                let text = if name.is_empty() { text } else { text.split("*/ ").last().unwrap_or_default().to_owned() };
                 self.parameters.insert(name.to_owned(), echo);
                 frontend::write_parse(out, name.as_bytes(), text.as_bytes(), &[0, 0]);
             }
