@@ -152,6 +152,7 @@ impl Cluster {
             if let Some(held) = accounts.get(&key)
                 && held.credentials == account.credentials
                 && held.mode == account.mode
+                && held.dbname == account.dbname
             {
                 // Its pools and their idle connections hold each other.
                 account.pools().iter().for_each(Pool::close);
@@ -179,11 +180,14 @@ impl Cluster {
         self.monitor.get_or_init(|| discover::spawn(self, runtime, worker));
     }
 
-    /// Ends the watching: the cluster is no longer in the configuration.
-    pub fn stop_watching(&self) {
+    /// The cluster is no longer in the configuration: watching ends, idle connections close, those at work as they come
+    /// back. Its accounts go as well, each with its last session.
+    pub fn retire(&self) {
         if let Some(monitor) = self.monitor.get() {
             monitor.stop();
         }
+        let accounts = std::mem::take(&mut *self.accounts.lock());
+        accounts.values().flat_map(|account| account.pools()).for_each(|pool| pool.recycle());
     }
 
     /// A connection to `node` or a statement on it failed in a way that the node is to blame for.

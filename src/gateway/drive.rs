@@ -118,6 +118,7 @@ impl Conversation {
             let step = match event {
                 Event::Unit => self.unit().await,
                 Event::Settle => self.settle().await,
+                Event::Restore => self.restore().await,
                 Event::ServerLost(reason) => self.server_lost(&reason),
                 Event::Terminate | Event::ClientGone => Err(End::Quiet),
                 Event::Violation(error) => Err(End::Tell(ErrorReply::fatal("08P01", error.to_string()))),
@@ -229,7 +230,7 @@ impl Conversation {
             made
         });
         if !Arc::ptr_eq(&next.cluster, &account.cluster) {
-            self.writes = Writes::default();
+            self.writes = self.writes.carried_to(&next.cluster.topology);
         }
         self.serial = live.serial;
         self.account = next;
@@ -433,8 +434,7 @@ impl Conversation {
     /// The server is idle: what it remembers of the session is asked, then it goes back unless the session is pinned.
     async fn settle(&mut self) -> Result<(), End> {
         let Some(lent) = &mut self.held else { return Ok(()) };
-        self.writes_in_flight = false;
-        if !self.writes.none() {
+        if std::mem::take(&mut self.writes_in_flight) {
             self.writes.acknowledged(&self.account.cluster.topology, lent.pool().node.shard);
         }
         if self.session.effects().any(Effects::DDL) {
@@ -445,7 +445,14 @@ impl Conversation {
         }
         if let Some(audit) = self.session.audit() {
             self.context.metrics.worker(self.worker).audits.one();
-            match private::ask(lent, &audit.sql).await {
+            let standby = lent.pool().node.role() != crate::topology::Role::Primary;
+            let sql = if standby {
+                // The session may have made SERIALIZABLE its default, which a standby refuses.
+                &format!("BEGIN ISOLATION LEVEL READ COMMITTED;{}COMMIT", audit.sql)
+            } else {
+                &audit.sql
+            };
+            match private::ask(lent, sql).await {
                 Ok(answer) if answer.error.is_none() => {
                     // A session that has just begun to listen may be notified while it is asked about that.
                     self.session.output.extend_from_slice(&answer.notifications);
@@ -462,24 +469,48 @@ impl Conversation {
             }
             trace::follow(&mut self.trace, &self.session.settings);
         }
-        if self.account.mode == PoolMode::Session || self.session.pins.any() {
-            // RESET went to the server's own settings, not to those that the client began with.
-            let reset = lent.upstream.settings.as_ref().is_some_and(|applied| *applied != self.session.settings);
-            if reset {
-                let syncs = &self.context.metrics.worker(self.worker).syncs;
-                match private::apply_settings(lent, &self.session.settings, syncs).await {
-                    Ok(None) => self.session.report(&mut lent.upstream.parameters, &self.context.parameters),
-                    Ok(Some(reply)) => return Err(self.cannot_audit(&reply.message)),
-                    Err(error) => return Err(self.cannot_audit(&error.to_string())),
-                }
+        // RESET went to the server's own settings, not to those that the client began with.
+        let reset = lent.upstream.settings.as_ref().is_some_and(|applied| *applied != self.session.settings);
+        if reset {
+            let syncs = &self.context.metrics.worker(self.worker).syncs;
+            match private::apply_settings(lent, &self.session.settings, syncs).await {
+                Ok(None) => self.session.report_before_ready(&mut lent.upstream.parameters, &self.context.parameters),
+                Ok(Some(reply)) => return Err(self.cannot_audit(&reply.message)),
+                Err(error) => return Err(self.cannot_audit(&error.to_string())),
             }
+        }
+        if self.account.mode == PoolMode::Session || self.session.pins.any() {
             self.handle.keeps(self.session.pins);
             self.chain = None;
             self.settled = true;
             return Ok(());
         }
+        let applied = lent.upstream.settings.as_ref();
+        if lent.pool().node.role() != crate::topology::Role::Primary
+            && applied.is_some_and(|applied| applied.value(route::ISOLATION) == Some("serializable"))
+        {
+            // A standby on which nothing but RESET can run any more.
+            self.held = None;
+        }
         self.release();
         Ok(())
+    }
+
+    /// Inside a transaction a RESET has gone to the server's own settings: those that the client began with come back.
+    async fn restore(&mut self) -> Result<(), End> {
+        let Some(lent) = &mut self.held else { return Ok(()) };
+        match private::ask(lent, &self.session.restoration()).await {
+            Ok(answer) if answer.error.is_none() => {
+                self.session.report_before_ready(&mut lent.upstream.parameters, &self.context.parameters);
+                self.session.output.extend_from_slice(&answer.notifications);
+                Ok(())
+            }
+            Ok(answer) => {
+                let reason = private::error_of(&answer).map_or_else(String::new, |reply| reply.message);
+                Err(self.cannot_audit(&reason))
+            }
+            Err(error) => Err(self.cannot_audit(&error.to_string())),
+        }
     }
 
     fn cannot_audit(&mut self, reason: &str) -> End {

@@ -18,7 +18,7 @@ use crate::net::Stream;
 use crate::pool::Server;
 use crate::session::Pull;
 use crate::upstream::Copy;
-use crate::wire::Malformed;
+use crate::wire::{Malformed, TransactionStatus};
 
 /// What a conversation has come to.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(super) enum Event {
     Unit,
     /// The server has answered all and is in no transaction.
     Settle,
+    /// The server has answered all, inside a transaction in which settings were reset.
+    Restore,
     /// The client said goodbye.
     Terminate,
     /// The client's connection ended or broke.
@@ -43,6 +45,13 @@ impl Conversation {
     /// Moves bytes until something happens. Cancel-safe: what was moved is where it belongs.
     pub(super) fn poll_event(&mut self, task: &mut TaskContext<'_>) -> Poll<Event> {
         loop {
+            // What the client is told of its settings belongs before the ReadyForQuery that waits in the output.
+            if self.session.audit_due() && self.may_settle() {
+                return Poll::Ready(Event::Settle);
+            }
+            if self.session.restoration_due() && self.rests_in(TransactionStatus::Active) {
+                return Poll::Ready(Event::Restore);
+            }
             let waiting = self.session.output.len();
             if waiting > 0 {
                 if write_out(&mut self.client, &mut self.session.output, task).is_err() {
@@ -174,10 +183,14 @@ impl Conversation {
     }
 
     fn may_settle(&self) -> bool {
-        !self.settled
-            && !self.session.in_group()
+        !self.settled && self.rests_in(TransactionStatus::Idle)
+    }
+
+    /// Whether nothing is in flight and the server held is in this state.
+    fn rests_in(&self, status: TransactionStatus) -> bool {
+        !self.session.in_group()
             && !self.session.streaming()
-            && self.held.as_ref().is_some_and(|lent| lent.upstream.idle())
+            && self.held.as_ref().is_some_and(|lent| lent.upstream.quiet() && lent.upstream.status() == status)
     }
 }
 

@@ -44,8 +44,7 @@ pub(super) fn reload(context: &Arc<Context>, origin: &Path) {
     for (name, before) in &old.clusters {
         if live.clusters.get(name).is_none_or(|now| !Arc::ptr_eq(before, now)) {
             // Sessions go over to the new cluster with their next transaction.
-            before.stop_watching();
-            before.accounts().iter().flat_map(|account| account.pools()).for_each(|pool| pool.recycle());
+            before.retire();
         }
     }
     for (cluster, kept) in &live.clusters {

@@ -24,6 +24,9 @@ thread_local! {
     static DECISIONS: RefCell<DecisionCache> = RefCell::new(DecisionCache::new());
 }
 
+/// The setting that makes the transactions of a session SERIALIZABLE.
+pub(super) const ISOLATION: &str = "default_transaction_isolation";
+
 /// Where a unit goes.
 #[derive(Debug)]
 pub(super) struct Route {
@@ -148,12 +151,11 @@ pub(super) fn decide(
         }
         Some(route) => route,
     };
-    if session.settings.value("default_transaction_isolation") == Some("serializable")
-        && transaction == Transaction::Idle
-    {
-        // A standby refuses serializable transactions.
+    // A standby refuses serializable transactions.
+    let serializable = session.settings.value(ISOLATION) == Some("serializable") || session.may_set(ISOLATION);
+    if serializable && transaction == Transaction::Idle {
         if let Some(trace) = trace {
-            trace.reason("default_transaction_isolation is serializable");
+            trace.reason("default_transaction_isolation is or may become serializable");
         }
         route.target.role = Role::Primary;
     }
@@ -181,7 +183,7 @@ fn transaction(session: &Session, held: bool) -> Transaction {
             serializable: session
                 .deferred
                 .serializable()
-                .unwrap_or_else(|| default("default_transaction_isolation", "serializable")),
+                .unwrap_or_else(|| default(ISOLATION, "serializable")),
             first: true,
         };
     }

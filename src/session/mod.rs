@@ -103,6 +103,8 @@ pub struct Session {
     /// Effects of what was sent since the session was last audited, and the settings' names in it.
     effects: Effects,
     touched: Vec<Box<str>>,
+    /// One of them was a RESET of what the start-up message set.
+    resets: bool,
     /// Errors seen since the last ReadyForQuery.
     errors: u32,
     last_error: Option<[u8; 5]>,
@@ -204,6 +206,7 @@ impl Session {
             status: TransactionStatus::Idle,
             effects: Effects::NONE,
             touched: Vec::new(),
+            resets: false,
             errors: 0,
             last_error: None,
         }

@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::Session;
-use crate::sql::{Effects, Shape};
-use crate::upstream::{Answer, Settings};
+use crate::sql::{Effects, Kind, Shape};
+use crate::upstream::{Answer, Interner, Parameters, Settings};
 
 /// Effects after which the server is asked.
 const ASK: Effects = Effects(
@@ -94,6 +94,10 @@ impl Session {
             return;
         }
         for statement in &shape.statements {
+            if matches!(statement.kind, Kind::Reset | Kind::Discard) && !self.baseline.is_empty() {
+                self.resets |= statement.effects.any(Effects::ALL_SETTINGS)
+                    || statement.settings.iter().any(|name| self.baseline.value(name).is_some());
+            }
             for name in &statement.settings {
                 if !self.touched.contains(name) {
                     self.touched.push(name.clone());
@@ -119,6 +123,12 @@ impl Session {
         }
     }
 
+    /// Whether what was noted since the last audit may change `setting`.
+    #[must_use]
+    pub fn may_set(&self, setting: &str) -> bool {
+        self.effects.any(Effects::ALL_SETTINGS) || self.touched.iter().any(|name| **name == *setting)
+    }
+
     /// Notes a unit of which nothing is known.
     pub fn note_opaque(&mut self) {
         self.effects |= Effects::OPAQUE;
@@ -128,6 +138,7 @@ impl Session {
     pub fn forget_effects(&mut self) {
         self.effects = Effects::NONE;
         self.touched.clear();
+        self.resets = false;
     }
 
     /// Effects of what was sent since the last audit.
@@ -136,18 +147,24 @@ impl Session {
         self.effects
     }
 
+    /// Whether [`Session::audit`] will have a question.
+    #[must_use]
+    pub fn audit_due(&self) -> bool {
+        // A simple query drops the unnamed statement; the server is kept, so that the question can wait.
+        let may = !self.pins.large_unnamed;
+        let pinned = self.pins.temporary || self.pins.advisory_lock || self.pins.listen;
+        may && (self.effects.any(ASK) || (pinned && self.effects != Effects::NONE))
+    }
+
     /// The question to ask now that the session is idle, if there is one.
     pub fn audit(&mut self) -> Option<Audit> {
-        if self.pins.large_unnamed {
-            // A simple query drops the unnamed statement; the server is kept, so that the question can wait.
+        if !self.audit_due() {
+            if !self.pins.large_unnamed {
+                self.forget_effects();
+            }
             return None;
         }
         let effects = std::mem::take(&mut self.effects);
-        let pinned = self.pins.temporary || self.pins.advisory_lock || self.pins.listen;
-        if !effects.any(ASK) && !(pinned && effects != Effects::NONE) {
-            self.touched.clear();
-            return None;
-        }
         let hidden = effects.any(Effects::OPAQUE | Effects::CALLS_UNKNOWN);
         let all = hidden || effects.any(Effects::ALL_SETTINGS);
         for (name, _) in self.settings.iter() {
@@ -180,14 +197,43 @@ impl Session {
                 _ => {}
             }
         }
+        let resets = std::mem::take(&mut self.resets) || audit.hidden;
         let mut wanted = actual.clone();
         for (name, value) in self.baseline.iter() {
-            if wanted.value(name).is_none() {
+            // RESET leaves a setting that no library has defined empty.
+            let reset = |held: &str| resets && held.is_empty() && name.contains('.');
+            if wanted.value(name).is_none_or(reset) {
                 wanted.set(name, value);
             }
         }
         self.settings = Arc::new(wanted);
         (!audit.hidden).then_some(actual)
+    }
+
+    /// Whether a RESET inside a transaction may have sent a setting to the server's own value instead of the client's.
+    #[must_use]
+    pub fn restoration_due(&self) -> bool {
+        self.resets
+    }
+
+    /// What brings the settings that were reset inside a transaction back to what the client began with, as a RESET does
+    /// where the start-up message came from the client itself. It is rolled back with the RESET.
+    pub fn restoration(&mut self) -> String {
+        self.resets = false;
+        let pair = |(name, value)| format!("({},{})", crate::upstream::literal(name), crate::upstream::literal(value));
+        let pairs: Vec<_> = self.baseline.iter().map(pair).collect();
+        format!("{RESTORE_SQL}(VALUES {}) AS b(n, v){RESTORE_WHERE}", pairs.join(","))
+    }
+
+    /// Brings what the client was told of settings up to what `parameters` says, ahead of a ReadyForQuery that it was not
+    /// sent yet.
+    pub fn report_before_ready(&mut self, parameters: &mut Arc<Parameters>, interner: &Interner<Parameters>) {
+        const READY: &[u8] = b"Z\0\0\0\x05";
+        let at = self.output.len().saturating_sub(READY.len() + 1);
+        // Only a ReadyForQuery ends in these bytes: every other message that may come after an answer ends in a zero.
+        let ready = self.output[at..].starts_with(READY).then(|| self.output.split_off(at));
+        self.report(parameters, interner);
+        self.output.extend_from_slice(&ready.unwrap_or_default());
     }
 
     fn take_pins(&mut self, flags: &str) {
@@ -207,6 +253,7 @@ impl Session {
                 self.pins = Pins::default();
                 self.settings = Arc::clone(&self.baseline);
                 self.touched.clear();
+                self.resets = false;
             }
             b"DEALLOCATE ALL" => self.statements.clear(),
             _ => {}
@@ -219,6 +266,8 @@ fn applies(name: &str, value: &str, source: Option<&str>) -> bool {
     match name {
         "role" => value != "none",
         "session_authorization" => source == Some("changed"),
+        // The next transaction's are those of the defaults, whatever is said of the last one's source.
+        "transaction_isolation" | "transaction_read_only" | "transaction_deferrable" => false,
         // A setting with a prefix that no library has defined is in no catalogue: what it has, the session gave it.
         _ => source.is_none_or(|source| source == "session"),
     }
@@ -247,3 +296,8 @@ FROM pg_catalog.unnest(ARRAY[";
 const ALL_SQL: &str = "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name), source \
 FROM pg_catalog.pg_settings WHERE source = 'session';\
 SELECT 'role', pg_catalog.current_setting('role'), NULL;";
+
+/// Sets what is not the session's own any more: a setting that no library has defined has lost its value.
+const RESTORE_SQL: &str = "SELECT pg_catalog.set_config(b.n, b.v, false) FROM ";
+const RESTORE_WHERE: &str = " LEFT JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = b.n \
+WHERE CASE WHEN s.name IS NULL THEN COALESCE(pg_catalog.current_setting(b.n, true), '') = '' ELSE s.source <> 'session' END";

@@ -259,6 +259,18 @@ impl Writes {
         }
     }
 
+    /// The same towards a topology that took the place of the one they were made on: its shards may be numbered otherwise, so
+    /// that a write on one counts for all.
+    #[must_use]
+    pub fn carried_to(&self, topology: &Topology) -> Self {
+        let mut carried = Self::default();
+        for shard in (0..topology.shards().len()).filter(|_| !self.none()) {
+            carried.sent(shard);
+            carried.acknowledged(topology, shard);
+        }
+        carried
+    }
+
     /// Whether a write sent to `shard` waits for its acknowledgement.
     #[must_use]
     pub fn waiting(&self, shard: usize) -> bool {

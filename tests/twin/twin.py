@@ -112,7 +112,7 @@ class Side:
                 described = self.link.describe_prepared(name.encode())
                 usable = self.result(described)
                 fields = [described.fname(c) for c in range(described.nfields)]
-                state.append((f"statement {name}", usable[:2] + (fields,)))
+                state.append((f"statement {name}", usable if usable[0] == "error" else fields))
         if status in ("idle", "in transaction"):
             for result in self.simple(PROBE + (ALL if thorough else "")):
                 state += [tuple(row) for row in result[2]] if isinstance(result[2], list) else [("probe", result)]

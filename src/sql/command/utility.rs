@@ -143,6 +143,9 @@ impl Reader<'_> {
         }
         if let Some(name) = self.setting_name() {
             s.settings.push(name);
+            if !local && (self.eat("to") || self.eat_mark(b"=")) && self.word(0) == "default" {
+                s.kind = Kind::Reset;
+            }
         } else {
             s.understood = Understood::Lexed;
             s.effects |= Effects::ALL_SETTINGS;
