@@ -24,6 +24,9 @@ thread_local! {
     static DECISIONS: RefCell<DecisionCache> = RefCell::new(DecisionCache::new());
 }
 
+/// Bytes of a custom setting's name. `NAMEDATALEN` bounds each part, nothing the number of parts; longer ones are not used.
+const LONGEST_NAME: usize = 127;
+
 /// The setting that makes the transactions of a session SERIALIZABLE.
 pub(super) const ISOLATION: &str = "default_transaction_isolation";
 
@@ -108,6 +111,9 @@ pub(super) fn decide(
             if let (true, Some(bind)) = (verdict.effects.any(Effects::ALL_SETTINGS), &part.bind) {
                 custom.extend(custom_names(bind));
             }
+            if verdict.effects.any(Effects::CALLS_UNKNOWN | Effects::OPAQUE) {
+                custom.extend(dotted_names(part.text));
+            }
             let query = Query {
                 text: part.text,
                 analysis: part.analysis,
@@ -162,14 +168,22 @@ pub(super) fn decide(
     Ok(route)
 }
 
+/// What may be the name of a custom setting in the body of a DO or in a text that was not understood.
+fn dotted_names(text: &[u8]) -> impl Iterator<Item = Box<str>> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'$');
+    text.split(move |byte| !plain(byte))
+        .filter(|word| (3..=LONGEST_NAME).contains(&word.len()) && word[0].is_ascii_alphabetic() && word.contains(&b'.'))
+        .filter_map(|word| std::str::from_utf8(word).ok())
+        .take(64)
+        .map(|word| word.to_ascii_lowercase().into())
+}
+
 /// Bound values that may be the name of a custom setting, as in `set_config($1, …)`: no catalogue lists those, so each is
 /// asked for by its name, and asking for one that does not exist does no harm.
 fn custom_names(bind: &impl Parameters) -> impl Iterator<Item = Box<str>> {
-    // `NAMEDATALEN` bounds each part of a name, nothing the number of parts; longer ones are not used.
-    const LONGEST: usize = 127;
     (1..=bind.count().min(16)).filter_map(|number| {
         let Bound::Bytes(value) = bind.parameter(number)?.value else { return None };
-        let name = std::str::from_utf8(value).ok().filter(|name| name.len() <= LONGEST && name.contains('.'))?;
+        let name = std::str::from_utf8(value).ok().filter(|name| name.len() <= LONGEST_NAME && name.contains('.'))?;
         let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '$');
         name.chars().all(plain).then(|| name.into())
     })

@@ -15,7 +15,6 @@ fn number(variable: &str, otherwise: u64) -> u64 {
 }
 
 #[test]
-#[ignore = "finds differences still (custom start-up settings among them); run it with --ignored"]
 fn every_client_sees_what_its_twin_sees() {
     if direct() {
         return;
