@@ -3,13 +3,12 @@
 //! Invariant: a server is held from a unit's decision until it has answered everything and is in no transaction, longer
 //! only for a reason with a name; it goes back clean or not at all. No statement is sent twice.
 //!
-//! Deliberately absent: bytes (`pump`), what statements mean (`route`).
+//! Deliberately absent: bytes (`pump`), what statements mean (`route`), how a server is let go (`settle`).
 
 use std::future::Future;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::cancel::Handle;
 use super::context::Context;
@@ -26,13 +25,9 @@ use crate::observe::Worker;
 use crate::policy::{Chain, Role};
 use crate::pool::{CheckoutError, Lent};
 use crate::session::{LocalAnswer, Session};
-use crate::sql::Effects;
 use crate::topology::{Conditions, Position, Requirement, Writes};
-use crate::upstream::{Copy, ErrorReply, Scope};
+use crate::upstream::{ErrorReply, Scope};
 use crate::wire::TransactionStatus;
-
-/// How long a server that a vanished client left at work may take to finish before it is cancelled and closed.
-const FINISH: Duration = Duration::from_secs(60);
 
 /// One client and what works for it.
 pub(super) struct Conversation {
@@ -47,25 +42,25 @@ pub(super) struct Conversation {
     pub(super) drained: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// `drained` was polled: it wakes the session when it is time.
     pub(super) hears_drain: bool,
-    account: Arc<Account>,
+    pub(super) account: Arc<Account>,
     pub(super) context: Arc<Context>,
-    handle: Arc<Handle>,
-    worker: usize,
-    id: u64,
+    pub(super) handle: Arc<Handle>,
+    pub(super) worker: usize,
+    pub(super) id: u64,
     /// What decides, from a transaction's first statement to its end.
-    chain: Option<Arc<Chain>>,
+    pub(super) chain: Option<Arc<Chain>>,
     /// What the session wrote and replicas may lack.
-    writes: Writes,
+    pub(super) writes: Writes,
     /// The snapshot's serial that `account` was found under.
     serial: u32,
     /// Something in flight may write: its lost answer leaves open whether it did.
-    writes_in_flight: bool,
+    pub(super) writes_in_flight: bool,
     /// There while the session wants to be told of its statements' ways.
-    trace: Option<Box<Trace>>,
+    pub(super) trace: Option<Box<Trace>>,
 }
 
 /// Why a conversation ended.
-enum End {
+pub(super) enum End {
     /// Nothing more is to be said to the client.
     Quiet,
     /// The client is told.
@@ -360,11 +355,14 @@ impl Conversation {
 
     /// Brings the session's state to the server, the deferred begin of its transaction last. `Some`: the server refused.
     async fn prepare(&mut self, lent: &mut Lent) -> Result<Option<ErrorReply>, private::PrivateError> {
-        if let Some(refused) =
-            private::apply_settings(lent, &self.session.settings, &self.context.metrics.worker(self.worker).syncs)
-                .await?
-        {
-            return Ok(Some(refused));
+        let syncs = &self.context.metrics.worker(self.worker).syncs;
+        let mut refused = private::apply_settings(lent, &self.session.settings, syncs).await?;
+        if refused.is_some() && self.session.changes_identity_only() && self.session.forget_identity() {
+            // The role that the session had taken on is gone, and the statement may be the one that lays it down.
+            refused = private::apply_settings(lent, &self.session.settings, syncs).await?;
+        }
+        if refused.is_some() {
+            return Ok(refused);
         }
         if self.session.pins.sequence {
             // A session that held no server has called no nextval that currval may show: another's must not be seen.
@@ -430,200 +428,6 @@ impl Conversation {
         reply.severity = "ERROR";
         Ok(Err(reply))
     }
-
-    /// The server is idle: what it remembers of the session is asked, then it goes back unless the session is pinned.
-    async fn settle(&mut self) -> Result<(), End> {
-        let Some(lent) = &mut self.held else { return Ok(()) };
-        if std::mem::take(&mut self.writes_in_flight) {
-            self.writes.acknowledged(&self.account.cluster.topology, lent.pool().node.shard);
-        }
-        if self.session.effects().any(Effects::DDL) {
-            self.account.cluster.schema_changed();
-        }
-        if let Some(trace) = &mut self.trace {
-            trace.flush(&mut self.session);
-        }
-        if let Some(audit) = self.session.audit() {
-            self.context.metrics.worker(self.worker).audits.one();
-            let standby = lent.pool().node.role() != crate::topology::Role::Primary;
-            let sql = if standby {
-                // The session may have made SERIALIZABLE its default, which a standby refuses.
-                &format!("BEGIN ISOLATION LEVEL READ COMMITTED;{}COMMIT", audit.sql)
-            } else {
-                &audit.sql
-            };
-            match private::ask(lent, sql).await {
-                Ok(answer) if answer.error.is_none() => {
-                    // A session that has just begun to listen may be notified while it is asked about that.
-                    self.session.output.extend_from_slice(&answer.notifications);
-                    let actual = self.session.audited(&audit, &answer);
-                    let settings = &self.context.settings;
-                    self.session.settings = settings.intern((*self.session.settings).clone());
-                    lent.upstream.settings = actual.map(|actual| settings.intern(actual));
-                }
-                Ok(answer) => {
-                    let reason = private::error_of(&answer).map_or_else(String::new, |reply| reply.message);
-                    return Err(self.cannot_audit(&reason));
-                }
-                Err(error) => return Err(self.cannot_audit(&error.to_string())),
-            }
-            trace::follow(&mut self.trace, &self.session.settings);
-        }
-        // RESET went to the server's own settings, not to those that the client began with.
-        let reset = lent.upstream.settings.as_ref().is_some_and(|applied| *applied != self.session.settings);
-        if reset {
-            let syncs = &self.context.metrics.worker(self.worker).syncs;
-            match private::apply_settings(lent, &self.session.settings, syncs).await {
-                Ok(None) => self.session.report_before_ready(&mut lent.upstream.parameters, &self.context.parameters),
-                Ok(Some(reply)) => return Err(self.cannot_audit(&reply.message)),
-                Err(error) => return Err(self.cannot_audit(&error.to_string())),
-            }
-        }
-        if self.account.mode == PoolMode::Session || self.session.pins.any() {
-            self.handle.keeps(self.session.pins);
-            self.chain = None;
-            self.settled = true;
-            return Ok(());
-        }
-        let applied = lent.upstream.settings.as_ref();
-        if lent.pool().node.role() != crate::topology::Role::Primary
-            && applied.is_some_and(|applied| applied.value(route::ISOLATION) == Some("serializable"))
-        {
-            // A standby on which nothing but RESET can run any more.
-            self.held = None;
-        }
-        self.release();
-        Ok(())
-    }
-
-    /// Inside a transaction a RESET has gone to the server's own settings: those that the client began with come back.
-    async fn restore(&mut self) -> Result<(), End> {
-        let Some(lent) = &mut self.held else { return Ok(()) };
-        match private::ask(lent, &self.session.restoration()).await {
-            Ok(answer) if answer.error.is_none() => {
-                self.session.report_before_ready(&mut lent.upstream.parameters, &self.context.parameters);
-                self.session.output.extend_from_slice(&answer.notifications);
-                Ok(())
-            }
-            Ok(answer) => {
-                let reason = private::error_of(&answer).map_or_else(String::new, |reply| reply.message);
-                Err(self.cannot_audit(&reason))
-            }
-            Err(error) => Err(self.cannot_audit(&error.to_string())),
-        }
-    }
-
-    fn cannot_audit(&mut self, reason: &str) -> End {
-        tracing::warn!(
-            session = self.id,
-            reason,
-            "the session's state on its server could not be asked; the session ends"
-        );
-        self.held = None;
-        End::Tell(ErrorReply::fatal(
-            "08006",
-            format!("the connection to the server was lost between two statements: {reason}"),
-        ))
-    }
-
-    fn release(&mut self) {
-        self.chain = None;
-        self.handle.rests();
-        if let Some(lent) = self.held.take() {
-            lent.give_back();
-        }
-    }
-
-    /// The server is gone. A session outside a transaction block goes on without it.
-    fn server_lost(&mut self, reason: &str) -> Result<(), End> {
-        let Some(mut lent) = self.held.take() else { return Ok(()) };
-        self.counters().lost_servers.one();
-        self.handle.rests();
-        self.chain = None;
-        let node = lent.pool().node.spec.name.clone();
-        let unready = lent.upstream.unready();
-        let pinned = self.account.mode == PoolMode::Session || self.session.pins.any();
-        let in_block = lent.upstream.status() != TransactionStatus::Idle;
-        let at_edge = lent.upstream.at_frame_edge() && lent.upstream.copy() == Copy::None;
-        let unknown = self.writes_in_flight && unready > 0;
-        let (sqlstate, message) = match lent.upstream.fatal() {
-            Some(fatal) => (fatal.sqlstate.clone(), fatal.message.clone()),
-            None => ("08006".to_owned(), format!("the connection to node \"{node}\" was lost: {reason}")),
-        };
-        tracing::warn!(session = self.id, node = %node, sqlstate, message, "a server connection was lost");
-        let failure = match lent.upstream.fatal() {
-            Some(fatal) if fatal.sqlstate.starts_with("57P0") => Some(Failure::NotReady),
-            Some(_) => None,
-            None => Some(Failure::Lost),
-        };
-        if let Some(failure) = failure {
-            self.account.cluster.report_failure(&lent.pool().node, failure);
-        }
-        lent.upstream.abandon(&mut self.session);
-        drop(lent);
-        let sqlstate = if unknown { "08007".to_owned() } else { sqlstate };
-        let hint = if unknown {
-            "Whether the statement or the COMMIT in flight took effect is not known; look before you repeat it."
-        } else {
-            "Nothing that may write was in flight; the statement can be sent again."
-        };
-        if pinned || in_block || !at_edge {
-            return Err(End::Tell(ErrorReply::fatal(sqlstate, message).hint(hint)));
-        }
-        if unready > 0 || self.session.in_group() {
-            self.session.lose_server(&ErrorReply::error(sqlstate, message).hint(hint), unready);
-        }
-        Ok(())
-    }
-
-    /// Says goodbye to the client and brings the server back.
-    async fn finish(mut self, end: End) {
-        if let End::Tell(reply) = end {
-            reply.write(&mut self.session.output);
-            // It may be gone already; a client that does not read must not keep the server.
-            let farewell = io::write(&mut self.client, &mut self.session.output);
-            let _ = tokio::time::timeout(Duration::from_secs(5), farewell).await;
-            let _ = tokio::io::AsyncWriteExt::shutdown(&mut self.client).await;
-        }
-        let Some(mut lent) = self.held.take() else { return };
-        drop(self.client);
-        let session = &mut self.session;
-        let cleaned = tokio::time::timeout(FINISH, clean(&mut lent, session)).await;
-        self.handle.rests();
-        match cleaned {
-            Ok(Some(())) => lent.give_back(),
-            Ok(None) => drop(lent),
-            Err(_) => {
-                let target = Arc::clone(&lent.target);
-                // Closed first: the cancel can hit nobody else's statement.
-                drop(lent);
-                let _ = target.connector.cancel(&target.key).await;
-            }
-        }
-    }
-}
-
-/// Lets a server finish what a client left, then rolls back and resets it. `None`: it must be closed.
-async fn clean(lent: &mut Lent, session: &mut Session) -> Option<()> {
-    if session.in_group() || session.streaming() || lent.upstream.copy() != Copy::None {
-        // In the middle of a message or a COPY: a server rolls back when the connection closes.
-        return None;
-    }
-    while !lent.upstream.quiet() {
-        let crate::pool::Server { stream, upstream, .. } = &mut **lent;
-        io::write(stream, &mut upstream.output).await.ok()?;
-        io::read(stream, &mut upstream.input).await.ok()?;
-        upstream.deliver(session).ok()?;
-        session.output.clear();
-        if upstream.copy() != Copy::None {
-            return None;
-        }
-    }
-    if lent.upstream.status() != TransactionStatus::Idle {
-        private::ask(lent, "ROLLBACK").await.ok()?;
-    }
-    let answer = private::ask(lent, "DISCARD ALL").await.ok()?;
-    answer.error.is_none().then_some(())
 }
 
 /// Resolves when the client has closed its connection; keeps what it sends meanwhile, up to the session's limits.

@@ -17,6 +17,7 @@ mod pump;
 mod reload;
 mod route;
 mod runtime;
+mod settle;
 mod sight;
 mod trace;
 

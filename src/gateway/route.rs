@@ -172,7 +172,9 @@ pub(super) fn decide(
 fn dotted_names(text: &[u8]) -> impl Iterator<Item = Box<str>> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'$');
     text.split(move |byte| !plain(byte))
-        .filter(|word| (3..=LONGEST_NAME).contains(&word.len()) && word[0].is_ascii_alphabetic() && word.contains(&b'.'))
+        .filter(|word| {
+            (3..=LONGEST_NAME).contains(&word.len()) && word[0].is_ascii_alphabetic() && word.contains(&b'.')
+        })
         .filter_map(|word| std::str::from_utf8(word).ok())
         .take(64)
         .map(|word| word.to_ascii_lowercase().into())
@@ -194,10 +196,7 @@ fn transaction(session: &Session, held: bool) -> Transaction {
         let default = |name, on| session.settings.value(name).is_some_and(|value| value == on);
         return Transaction::Block {
             read_only: session.deferred.read_only().unwrap_or_else(|| default("default_transaction_read_only", "on")),
-            serializable: session
-                .deferred
-                .serializable()
-                .unwrap_or_else(|| default(ISOLATION, "serializable")),
+            serializable: session.deferred.serializable().unwrap_or_else(|| default(ISOLATION, "serializable")),
             first: true,
         };
     }

@@ -103,6 +103,32 @@ async fn settings_follow_their_client() {
 }
 
 #[tokio::test]
+async fn a_role_that_was_dropped_can_be_laid_down() {
+    if direct() {
+        // A server keeps the number of a role that is gone; a gateway has its name.
+        return;
+    }
+    let database = database("dropped_role");
+    let gateway = Gateway::setup().start();
+    let primary = gateway.cluster.primary();
+    primary.psql("postgres", "CREATE ROLE doomed; GRANT doomed TO demo").unwrap();
+    let client = gateway.connect(&database).await;
+    client.batch_execute("SET ROLE doomed").await.unwrap();
+    primary.psql("postgres", "DROP ROLE doomed").unwrap();
+    let user = || async { client.query_one("SELECT current_user::text", &[]).await.map(|row| row.get::<_, String>(0)) };
+    let error = user().await.unwrap_err();
+    assert!(error.to_string().contains("db error"), "never as the pooled role: {error:?}");
+    assert_eq!(error.code().map(|code| code.code()), Some("22023"), "{error:?}");
+    // The server that has the role still serves another client.
+    let other = gateway.connect(&database).await;
+    other.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
+    // What does more than lay the role down is refused as well.
+    client.batch_execute("RESET ROLE; SELECT 1").await.unwrap_err();
+    client.batch_execute("RESET ROLE").await.unwrap();
+    assert_ne!(user().await.unwrap(), "doomed");
+}
+
+#[tokio::test]
 async fn a_temporary_table_pins_its_session() {
     let database = database("temporary");
     let gateway = Gateway::setup().pool("size = 2").start();

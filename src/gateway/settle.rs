@@ -1,0 +1,218 @@
+//! How a conversation lets go of a server: what it remembers is asked, it goes back clean, or it was lost.
+//!
+//! Invariant: a server goes back only when it has answered everything, is in no transaction, and what it holds of the
+//! session is known or will be reset; the client is told of its settings before it is told that it is ready.
+//!
+//! Deliberately absent: the questions (`session`), sending statements (`drive`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::drive::{Conversation, End};
+use super::{io, private, route, trace};
+use crate::config::PoolMode;
+use crate::discover::Failure;
+use crate::pool::Lent;
+use crate::session::Session;
+use crate::sql::Effects;
+use crate::upstream::{Copy, ErrorReply};
+use crate::wire::TransactionStatus;
+
+/// How long a server that a vanished client left at work may take to finish before it is cancelled and closed.
+const FINISH: Duration = Duration::from_secs(60);
+
+impl Conversation {
+    /// The server is idle: what it remembers of the session is asked, then it goes back unless the session is pinned.
+    pub(super) async fn settle(&mut self) -> Result<(), End> {
+        let Some(lent) = &mut self.held else { return Ok(()) };
+        if std::mem::take(&mut self.writes_in_flight) {
+            self.writes.acknowledged(&self.account.cluster.topology, lent.pool().node.shard);
+        }
+        if self.session.effects().any(Effects::DDL) {
+            self.account.cluster.schema_changed();
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.flush(&mut self.session);
+        }
+        if let Some(audit) = self.session.audit() {
+            self.context.metrics.worker(self.worker).audits.one();
+            let standby = lent.pool().node.role() != crate::topology::Role::Primary;
+            let sql = if standby {
+                // The session may have made SERIALIZABLE its default, which a standby refuses.
+                &format!("BEGIN ISOLATION LEVEL READ COMMITTED;{}COMMIT", audit.sql)
+            } else {
+                &audit.sql
+            };
+            match private::ask(lent, sql).await {
+                Ok(answer) if answer.error.is_none() => {
+                    // A session that has just begun to listen may be notified while it is asked about that.
+                    self.session.output.extend_from_slice(&answer.notifications);
+                    let actual = self.session.audited(&audit, &answer);
+                    let settings = &self.context.settings;
+                    self.session.settings = settings.intern((*self.session.settings).clone());
+                    lent.upstream.settings = actual.map(|actual| settings.intern(actual));
+                }
+                Ok(answer) => {
+                    let reason = private::error_of(&answer).map_or_else(String::new, |reply| reply.message);
+                    return Err(self.cannot_audit(&reason));
+                }
+                Err(error) => return Err(self.cannot_audit(&error.to_string())),
+            }
+            trace::follow(&mut self.trace, &self.session.settings);
+        }
+        // RESET went to the server's own settings, not to those that the client began with.
+        let reset = lent.upstream.settings.as_ref().is_some_and(|applied| *applied != self.session.settings);
+        if reset {
+            let syncs = &self.context.metrics.worker(self.worker).syncs;
+            match private::apply_settings(lent, &self.session.settings, syncs).await {
+                Ok(None) => self.session.report_before_ready(&mut lent.upstream.parameters, &self.context.parameters),
+                Ok(Some(reply)) => return Err(self.cannot_audit(&reply.message)),
+                Err(error) => return Err(self.cannot_audit(&error.to_string())),
+            }
+        }
+        if self.account.mode == PoolMode::Session || self.session.pins.any() {
+            self.handle.keeps(self.session.pins);
+            self.chain = None;
+            self.settled = true;
+            return Ok(());
+        }
+        let applied = lent.upstream.settings.as_ref();
+        if lent.pool().node.role() != crate::topology::Role::Primary
+            && applied.is_some_and(|applied| applied.value(route::ISOLATION) == Some("serializable"))
+        {
+            // A standby on which nothing but RESET can run any more.
+            self.held = None;
+        }
+        self.release();
+        Ok(())
+    }
+
+    /// Inside a transaction a RESET has gone to the server's own settings: those that the client began with come back.
+    pub(super) async fn restore(&mut self) -> Result<(), End> {
+        let Some(lent) = &mut self.held else { return Ok(()) };
+        match private::ask(lent, &self.session.restoration()).await {
+            Ok(answer) if answer.error.is_none() => {
+                self.session.report_before_ready(&mut lent.upstream.parameters, &self.context.parameters);
+                self.session.output.extend_from_slice(&answer.notifications);
+                Ok(())
+            }
+            Ok(answer) => {
+                let reason = private::error_of(&answer).map_or_else(String::new, |reply| reply.message);
+                Err(self.cannot_audit(&reason))
+            }
+            Err(error) => Err(self.cannot_audit(&error.to_string())),
+        }
+    }
+
+    fn cannot_audit(&mut self, reason: &str) -> End {
+        tracing::warn!(
+            session = self.id,
+            reason,
+            "the session's state on its server could not be asked; the session ends"
+        );
+        self.held = None;
+        End::Tell(ErrorReply::fatal(
+            "08006",
+            format!("the connection to the server was lost between two statements: {reason}"),
+        ))
+    }
+
+    pub(super) fn release(&mut self) {
+        self.chain = None;
+        self.handle.rests();
+        if let Some(lent) = self.held.take() {
+            lent.give_back();
+        }
+    }
+
+    /// The server is gone. A session outside a transaction block goes on without it.
+    pub(super) fn server_lost(&mut self, reason: &str) -> Result<(), End> {
+        let Some(mut lent) = self.held.take() else { return Ok(()) };
+        self.counters().lost_servers.one();
+        self.handle.rests();
+        self.chain = None;
+        let node = lent.pool().node.spec.name.clone();
+        let unready = lent.upstream.unready();
+        let pinned = self.account.mode == PoolMode::Session || self.session.pins.any();
+        let in_block = lent.upstream.status() != TransactionStatus::Idle;
+        let at_edge = lent.upstream.at_frame_edge() && lent.upstream.copy() == Copy::None;
+        let unknown = self.writes_in_flight && unready > 0;
+        let (sqlstate, message) = match lent.upstream.fatal() {
+            Some(fatal) => (fatal.sqlstate.clone(), fatal.message.clone()),
+            None => ("08006".to_owned(), format!("the connection to node \"{node}\" was lost: {reason}")),
+        };
+        tracing::warn!(session = self.id, node = %node, sqlstate, message, "a server connection was lost");
+        let failure = match lent.upstream.fatal() {
+            Some(fatal) if fatal.sqlstate.starts_with("57P0") => Some(Failure::NotReady),
+            Some(_) => None,
+            None => Some(Failure::Lost),
+        };
+        if let Some(failure) = failure {
+            self.account.cluster.report_failure(&lent.pool().node, failure);
+        }
+        lent.upstream.abandon(&mut self.session);
+        drop(lent);
+        let sqlstate = if unknown { "08007".to_owned() } else { sqlstate };
+        let hint = if unknown {
+            "Whether the statement or the COMMIT in flight took effect is not known; look before you repeat it."
+        } else {
+            "Nothing that may write was in flight; the statement can be sent again."
+        };
+        if pinned || in_block || !at_edge {
+            return Err(End::Tell(ErrorReply::fatal(sqlstate, message).hint(hint)));
+        }
+        if unready > 0 || self.session.in_group() {
+            self.session.lose_server(&ErrorReply::error(sqlstate, message).hint(hint), unready);
+        }
+        Ok(())
+    }
+
+    /// Says goodbye to the client and brings the server back.
+    pub(super) async fn finish(mut self, end: End) {
+        if let End::Tell(reply) = end {
+            reply.write(&mut self.session.output);
+            // It may be gone already; a client that does not read must not keep the server.
+            let farewell = io::write(&mut self.client, &mut self.session.output);
+            let _ = tokio::time::timeout(Duration::from_secs(5), farewell).await;
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut self.client).await;
+        }
+        let Some(mut lent) = self.held.take() else { return };
+        drop(self.client);
+        let session = &mut self.session;
+        let cleaned = tokio::time::timeout(FINISH, clean(&mut lent, session)).await;
+        self.handle.rests();
+        match cleaned {
+            Ok(Some(())) => lent.give_back(),
+            Ok(None) => drop(lent),
+            Err(_) => {
+                let target = Arc::clone(&lent.target);
+                // Closed first: the cancel can hit nobody else's statement.
+                drop(lent);
+                let _ = target.connector.cancel(&target.key).await;
+            }
+        }
+    }
+}
+
+/// Lets a server finish what a client left, then rolls back and resets it. `None`: it must be closed.
+async fn clean(lent: &mut Lent, session: &mut Session) -> Option<()> {
+    if session.in_group() || session.streaming() || lent.upstream.copy() != Copy::None {
+        // In the middle of a message or a COPY: a server rolls back when the connection closes.
+        return None;
+    }
+    while !lent.upstream.quiet() {
+        let crate::pool::Server { stream, upstream, .. } = &mut **lent;
+        io::write(stream, &mut upstream.output).await.ok()?;
+        io::read(stream, &mut upstream.input).await.ok()?;
+        upstream.deliver(session).ok()?;
+        session.output.clear();
+        if upstream.copy() != Copy::None {
+            return None;
+        }
+    }
+    if lent.upstream.status() != TransactionStatus::Idle {
+        private::ask(lent, "ROLLBACK").await.ok()?;
+    }
+    let answer = private::ask(lent, "DISCARD ALL").await.ok()?;
+    answer.error.is_none().then_some(())
+}
