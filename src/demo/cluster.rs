@@ -17,7 +17,7 @@ use super::node::{Node, run};
 use super::{Error, Result, ports};
 
 /// Settings that every server starts with. [`Builder::setting`] overrides them.
-const SETTINGS: [(&str, &str); 20] = [
+const SETTINGS: [(&str, &str); 21] = [
     ("listen_addresses", "127.0.0.1"),
     ("max_connections", "300"),
     ("superuser_reserved_connections", "5"),
@@ -29,6 +29,8 @@ const SETTINGS: [(&str, &str); 20] = [
     ("hot_standby_feedback", "on"),
     // A replica that is down finds its WAL again through its slot, but not at the price of a full disk.
     ("max_slot_wal_keep_size", "1GB"),
+    // A backup that is being taken has no slot.
+    ("wal_keep_size", "128MB"),
     ("max_wal_size", "1GB"),
     ("wal_retrieve_retry_interval", "200ms"),
     ("wal_receiver_status_interval", "1s"),

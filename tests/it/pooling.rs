@@ -109,19 +109,19 @@ async fn a_role_that_was_dropped_can_be_laid_down() {
         return;
     }
     let database = database("dropped_role");
-    let gateway = Gateway::setup().start();
+    let gateway = Gateway::setup().pool("size = 1").start();
     let primary = gateway.cluster.primary();
     primary.psql("postgres", "CREATE ROLE doomed; GRANT doomed TO demo").unwrap();
     let client = gateway.connect(&database).await;
-    client.batch_execute("SET ROLE doomed").await.unwrap();
+    client.batch_execute("BEGIN; SELECT pg_current_xact_id(); SET ROLE doomed; COMMIT").await.unwrap();
     primary.psql("postgres", "DROP ROLE doomed").unwrap();
+    gateway.cluster.wait_replayed().unwrap();
     let user = || async { client.query_one("SELECT current_user::text", &[]).await.map(|row| row.get::<_, String>(0)) };
     let error = user().await.unwrap_err();
     assert!(error.to_string().contains("db error"), "never as the pooled role: {error:?}");
     assert_eq!(error.code().map(|code| code.code()), Some("22023"), "{error:?}");
-    // The server that has the role still serves another client.
-    let other = gateway.connect(&database).await;
-    other.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
+    // The one server that took the role on lays it down for another client.
+    gateway.connect(&database).await.batch_execute("SELECT pg_current_xact_id()").await.unwrap();
     // What does more than lay the role down is refused as well.
     client.batch_execute("RESET ROLE; SELECT 1").await.unwrap_err();
     client.batch_execute("RESET ROLE").await.unwrap();
