@@ -19,7 +19,8 @@ use crate::upstream::Column;
 
 /// How often the databases in use are looked through. Changes of the schema within it are taken together.
 const LOOK: Duration = Duration::from_secs(1);
-/// A catalogue older than this is read again: not every change of a schema passes through here.
+/// A catalogue older than this, and than the monitor's interval, is read again: not every change of a schema passes through
+/// here.
 const STALE: Duration = Duration::from_secs(60);
 /// Longest time for reading one.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,11 +39,11 @@ struct Reading {
 }
 
 impl Reading {
-    fn due(&self, now: Instant, schema: u64) -> bool {
+    fn due(&self, now: Instant, schema: u64, stale: Duration) -> bool {
         if let Some((at, _)) = self.retry {
             return now >= at;
         }
-        self.last.is_none_or(|(read, seen)| seen != schema || now.saturating_duration_since(read) >= STALE)
+        self.last.is_none_or(|(read, seen)| seen != schema || now.saturating_duration_since(read) >= stale)
     }
 
     /// Returns how long until the next attempt.
@@ -68,10 +69,11 @@ pub(super) async fn run(source: Weak<dyn Source>, wake: Arc<Notify>, worker: usi
             let Some(source) = source.upgrade() else { return };
             let schema = source.schema();
             let catalogs = source.catalogs();
+            let stale = source.config().monitor.interval.max(STALE);
             readings.retain(|dbname, _| catalogs.iter().any(|(name, _)| name == dbname));
             for (dbname, catalog) in catalogs {
                 let reading = readings.entry(dbname.clone()).or_default();
-                if reading.due(Instant::now(), schema) {
+                if reading.due(Instant::now(), schema, stale) {
                     read(&*source, &dbname, &catalog, reading, schema, worker).await;
                 }
             }

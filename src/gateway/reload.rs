@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::Watcher as _;
+use notify::event::{AccessKind, AccessMode, EventKind};
 use tokio::sync::mpsc;
 
 use super::context::{Context, store_config};
@@ -81,13 +82,16 @@ pub(super) fn reload(context: &Arc<Context>, origin: &Path) {
 /// How often the file is looked at though nothing was said of it: network file systems and bind mounts tell nothing.
 const RESCAN: Duration = Duration::from_secs(2);
 
-/// How long a changed file must stay as it is before it is read.
+/// How long a changed file must stay as it is before it is read; also the least time between two looks.
 const QUIET: Duration = Duration::from_millis(50);
 
 /// Reloads whenever the content of `origin` changes, for ever.
 pub(super) async fn watch(context: Arc<Context>, origin: PathBuf) {
     let (sender, mut events) = mpsc::channel(1);
-    let watcher = notify::recommended_watcher(move |_| {
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !changes(&event.kind)) {
+            return;
+        }
         // One word waiting is as good as many.
         let _ = sender.try_send(());
     });
@@ -99,9 +103,12 @@ pub(super) async fn watch(context: Arc<Context>, origin: PathBuf) {
         .ok();
     let mut known = tokio::fs::read(&origin).await.unwrap_or_default();
     loop {
-        // A closed channel: no watcher; the time-out alone paces the loop.
-        if let Ok(None) = tokio::time::timeout(RESCAN, events.recv()).await {
-            tokio::time::sleep(RESCAN).await;
+        match tokio::time::timeout(RESCAN, events.recv()).await {
+            // Other files of the folder change, too, and perhaps all the time.
+            Ok(Some(())) => tokio::time::sleep(QUIET).await,
+            // A closed channel: no watcher; the time-out alone paces the loop.
+            Ok(None) => tokio::time::sleep(RESCAN).await,
+            Err(_) => {}
         }
         let Ok(mut content) = tokio::fs::read(&origin).await else { continue };
         if content == known || content.is_empty() {
@@ -121,6 +128,32 @@ pub(super) async fn watch(context: Arc<Context>, origin: PathBuf) {
         let reloaded = tokio::task::spawn_blocking(move || reload(&context, &origin)).await;
         if let Err(error) = reloaded {
             tracing::error!(%error, "the configuration was not reloaded");
+        }
+    }
+}
+
+/// Whether an event may mean another content. Reading the file is an event, too: who heeds that one never rests.
+fn changes(event: &EventKind) -> bool {
+    matches!(event, EventKind::Access(AccessKind::Close(AccessMode::Write))) || !event.is_access()
+}
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{CreateKind, DataChange, ModifyKind};
+
+    use super::*;
+
+    #[test]
+    fn reading_the_file_is_no_change() {
+        for (event, expected) in [
+            (EventKind::Access(AccessKind::Open(AccessMode::Any)), false),
+            (EventKind::Access(AccessKind::Close(AccessMode::Read)), false),
+            (EventKind::Access(AccessKind::Close(AccessMode::Write)), true),
+            (EventKind::Modify(ModifyKind::Data(DataChange::Any)), true),
+            (EventKind::Create(CreateKind::File), true),
+            (EventKind::Any, true),
+        ] {
+            assert_eq!(changes(&event), expected, "{event:?}");
         }
     }
 }

@@ -23,9 +23,6 @@ use super::host::Host;
 /// How often the ticker advances the epoch.
 const TICK: Duration = Duration::from_millis(1);
 
-/// The ticker rests after so many ticks without a call. Longer than the longest life of a call.
-const REST_AFTER: u32 = 4_000;
-
 /// Past its deadline a call lives at most so many times its deadline more, however little of the processor its thread got.
 const PATIENCE: u32 = 50;
 
@@ -49,8 +46,10 @@ pub(super) struct Engine {
 }
 
 struct Ticker {
-    /// A call began since the last tick.
+    /// A call began since the last tick, or passed its deadline.
     busy: AtomicBool,
+    /// The longest deadline of any call so far, in ticks. After so many without a sign of one, none is under way.
+    longest: AtomicU64,
     /// The thread is parked until the next call.
     resting: AtomicBool,
     stop: AtomicBool,
@@ -73,6 +72,7 @@ impl Engine {
         let (builtin, reference) = compile::builtin(&wasmtime, &linker)?;
         let ticker = Arc::new(Ticker {
             busy: AtomicBool::new(false),
+            longest: AtomicU64::new(0),
             resting: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             thread: OnceLock::new(),
@@ -96,7 +96,8 @@ impl Engine {
         let mut store = Store::new(&self.wasmtime, host);
         let ticker = Arc::clone(&self.ticker);
         store.epoch_deadline_callback(move |mut context| {
-            ticker.busy.store(true, Ordering::Relaxed);
+            // It may have gone to rest: this thread may have been off the processor for long.
+            ticker.touch(1);
             Ok(if context.data_mut().clock.late() { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
         });
         store
@@ -110,9 +111,9 @@ impl Engine {
         clock.deadline = deadline;
         clock.since = None;
         // The epoch stands anywhere within a tick, so the first look comes within the last tick before the deadline.
-        let ticks = deadline.as_millis() / TICK.as_millis();
-        store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX).max(1));
-        self.ticker.touch();
+        let ticks = u64::try_from(deadline.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX).max(1);
+        store.set_epoch_deadline(ticks);
+        self.ticker.touch(ticks);
     }
 }
 
@@ -128,9 +129,12 @@ impl Drop for Engine {
 }
 
 impl Ticker {
-    /// Tells that a call begins. Two loads while calls are frequent.
+    /// Tells that a call with a deadline of so many ticks begins. Two loads while calls are frequent.
     #[inline]
-    fn touch(&self) {
+    fn touch(&self, ticks: u64) {
+        if self.longest.load(Ordering::Relaxed) < ticks {
+            self.longest.fetch_max(ticks, Ordering::SeqCst);
+        }
         if !self.busy.load(Ordering::Relaxed) {
             self.wake();
         }
@@ -147,7 +151,7 @@ impl Ticker {
         }
     }
 
-    /// Parks until a call begins. A call that began before and is still under way is older than any call may get.
+    /// Parks until a call begins.
     fn rest(&self) {
         self.resting.store(true, Ordering::SeqCst);
         while !self.busy.load(Ordering::SeqCst) && !self.stop.load(Ordering::SeqCst) {
@@ -157,12 +161,12 @@ impl Ticker {
     }
 
     fn run(&self, engine: &wasmtime::Engine) {
-        let mut idle = 0;
+        let mut idle: u64 = 0;
         while !self.stop.load(Ordering::Relaxed) {
             std::thread::sleep(TICK);
             engine.increment_epoch();
-            idle = if self.busy.swap(false, Ordering::Relaxed) { 0 } else { idle + 1 };
-            if idle > REST_AFTER {
+            idle = if self.busy.swap(false, Ordering::SeqCst) { 0 } else { idle + 1 };
+            if idle > self.longest.load(Ordering::SeqCst) {
                 self.rest();
                 idle = 0;
             }

@@ -16,6 +16,10 @@ from . import load as loads
 from . import process
 
 
+# A process is at rest that executes less than this many instructions in a second.
+REST = 500_000
+
+
 class Instructions:
     """User-mode instructions under valgrind's callgrind, told to write its counts between runs."""
 
@@ -35,12 +39,24 @@ class Instructions:
                 f"--vgdb-prefix={self.directory}/vgdb", f"--dump-line={'yes' if lines else 'no'}",
                 "--vgdb=yes", "--error-limit=no", "-q"]
 
-    def settle(self, running, seconds=2.0):
-        """Finds what the process executes in a second when nobody asks for anything (timers, probes)."""
+    def settle(self, running, limit=60):
+        """Waits until the process is at rest: what a start and the first log-in set off is over.
+
+        Then finds what it executes in a second when nobody asks for anything.
+        """
+        end = time.monotonic() + limit
+        self._idle(running)
+        while (rate := self._idle(running)) > REST:
+            if time.monotonic() > end:
+                raise process.Failed(f"{running.family.name} executes {rate:,.0f} instructions a second though nobody "
+                                     "asks for anything")
+        self.idle_per_second = rate
+
+    def _idle(self, running, seconds=2.0):
         self.dump(running)
         start = time.monotonic()
         time.sleep(seconds)
-        self.idle_per_second = self.dump(running) / (time.monotonic() - start)
+        return self.dump(running) / (time.monotonic() - start)
 
     def measure(self, running, load, transactions):
         """Instructions for each transaction. The first run fills caches and pools and is not counted."""

@@ -89,7 +89,8 @@ def keeps_prepared(program, path):
 class Running:
     """A target that is up, or the bare server for a direct connection."""
 
-    def __init__(self, target, path, cluster, root, wrapper=(), workers=None, children=48, ready=15):
+    def __init__(self, target, path, cluster, root, wrapper=(), workers=None, children=48, ready=15,
+                 quiet=False):
         self.family, self.who = None, process.account()
         if not target.relays():
             self.port = cluster.ports[0]
@@ -99,7 +100,7 @@ class Running:
         os.mkdir(self.directory)
         process.give(self.directory, self.who)
         self.port, extra = process.free_ports(2)
-        command = self._command(target, path, cluster, extra, workers, children)
+        command = self._command(target, path, cluster, extra, workers, children, quiet)
         # Our own binary may live below a home directory that the unprivileged account cannot enter.
         who = None if target.program == "pointsman" else self.who
         self.account = who
@@ -117,7 +118,7 @@ class Running:
         if self.family:
             self.family.stop(seconds)
 
-    def _command(self, target, path, cluster, extra, workers, children):
+    def _command(self, target, path, cluster, extra, workers, children, quiet):
         values = {"port": self.port, "extra": extra, "primary": cluster.ports[0], "pool": POOL,
                   "directory": self.directory, "children": children, "runtime": target.runtime}
         behind = cluster.ports[1:] if target.split else []
@@ -136,6 +137,7 @@ class Running:
             return [path, "-n", "-D", "-f", self._write("pgpool.conf", values), "-F", passwords]
         values["replicas"] = ", ".join(f'"127.0.0.1:{port}"' for port in behind)
         values["workers"] = f"workers = {workers}" if workers else ""
+        values["monitor"] = 'monitor = { interval = "1h" }' if quiet else ""
         values["policies"] = ""
         if target.policies:
             folder = f"{self.directory}/policies"
