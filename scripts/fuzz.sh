@@ -7,16 +7,14 @@ cd "$(dirname "$0")/.."
 
 seconds=${FUZZ_SECONDS:-5}
 target_dir=${CARGO_TARGET_DIR:-$PWD/target}/fuzz
-host=$(rustc -vV | sed -n 's/^host: //p')
-export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing"
-
-# `--target` keeps the flags away from build scripts and procedural macros.
-cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host" --target-dir "$target_dir"
+# fuzz/rustc.sh has the flags; they are for our code alone.
+export RUSTC_WORKSPACE_WRAPPER=$PWD/fuzz/rustc.sh
+cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target-dir "$target_dir"
 for source in fuzz/fuzz_targets/*.rs; do
     name=$(basename "$source" .rs)
     mkdir -p "fuzz/corpus/$name" "fuzz/artifacts/$name"
     echo "fuzz $name: $seconds s"
-    if ! "$target_dir/$host/release/$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -verbosity=0 \
+    if ! "$target_dir/release/$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -verbosity=0 \
         -print_final_stats=0 -artifact_prefix="fuzz/artifacts/$name/" "fuzz/corpus/$name" >"fuzz/artifacts/$name.log" 2>&1; then
         tail -n 40 "fuzz/artifacts/$name.log"
         echo "fuzz $name: failed; the input is in fuzz/artifacts/$name/"
