@@ -89,7 +89,7 @@ const QUIET: Duration = Duration::from_millis(50);
 pub(super) async fn watch(context: Arc<Context>, origin: PathBuf) {
     let (sender, mut events) = mpsc::channel(1);
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !changes(&event.kind)) {
+        if event.is_ok_and(|event| !changes(event.kind)) {
             return;
         }
         // One word waiting is as good as many.
@@ -133,7 +133,7 @@ pub(super) async fn watch(context: Arc<Context>, origin: PathBuf) {
 }
 
 /// Whether an event may mean another content. Reading the file is an event, too: who heeds that one never rests.
-fn changes(event: &EventKind) -> bool {
+fn changes(event: EventKind) -> bool {
     matches!(event, EventKind::Access(AccessKind::Close(AccessMode::Write))) || !event.is_access()
 }
 
@@ -153,7 +153,7 @@ mod tests {
             (EventKind::Create(CreateKind::File), true),
             (EventKind::Any, true),
         ] {
-            assert_eq!(changes(&event), expected, "{event:?}");
+            assert_eq!(changes(event), expected, "{event:?}");
         }
     }
 }
