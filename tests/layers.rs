@@ -87,6 +87,35 @@ fn the_lowest_layers_do_no_io() {
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
+/// Files that never run on a worker, whose runtime has no timers, and the one that lends them.
+const WITH_TIMERS: &[&str] = &[
+    "net/timers.rs",
+    "admin/serve.rs",
+    "gateway/accept.rs",
+    "gateway/context.rs",
+    "gateway/mod.rs",
+    "gateway/reload.rs",
+];
+
+#[test]
+fn what_runs_on_a_worker_borrows_its_timers() {
+    let mut wrong = Vec::new();
+    for (file, text) in &sources() {
+        if WITH_TIMERS.iter().any(|with| file.ends_with(with)) {
+            continue;
+        }
+        for (number, line) in text {
+            for (at, _) in line.match_indices("tokio::time::") {
+                let named = top_level_names(line[at + "tokio::time::".len()..].trim_start_matches('{'));
+                for name in named.iter().filter(|name| *name != "Instant") {
+                    wrong.push(format!("{}:{number}: tokio::time::{name} instead of net::{name}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
 #[test]
 fn bindgen_s_types_stay_in_the_policy_host_and_anyhow_in_the_binary() {
     let mut wrong = Vec::new();

@@ -78,7 +78,7 @@ pub(super) async fn run(source: Weak<dyn Source>, wake: Arc<Notify>, worker: usi
                 }
             }
         }
-        let _ = tokio::time::timeout(LOOK, wake.notified()).await;
+        let _ = crate::net::timeout(LOOK, wake.notified()).await;
     }
 }
 

@@ -67,7 +67,7 @@ impl Link {
     ) -> Asked {
         let deadline = tokio::time::Instant::now() + limit;
         let own = self.ask_as_itself(source, node, dbname, queries);
-        let mut unable = match tokio::time::timeout_at(deadline, own).await {
+        let mut unable = match crate::net::timeout_at(deadline, own).await {
             Ok(Asked::Unable(why)) => why,
             Ok(asked) => return asked,
             Err(_) => return timed_out(limit),
@@ -77,7 +77,7 @@ impl Link {
             tokio::pin!(checkout);
             let lent = tokio::select! {
                 lent = &mut checkout => lent,
-                () = tokio::time::sleep_until(deadline) => {
+                () = crate::net::sleep_until(deadline) => {
                     // Still in the queue, this one included: all its connections are in use, and the node is not to blame.
                     if pool.counts().waiting > 0 {
                         return Asked::Unable(format!("no client's connection became free within {limit:?}"));
@@ -89,7 +89,7 @@ impl Link {
                 Ok(mut lent) => {
                     let server = &mut *lent;
                     let put = put(&mut server.stream, &mut server.upstream, queries, true);
-                    match tokio::time::timeout_at(deadline, put).await {
+                    match crate::net::timeout_at(deadline, put).await {
                         Err(_) => return timed_out(limit),
                         Ok(Ok(answers)) => {
                             lent.give_back();

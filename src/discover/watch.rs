@@ -50,7 +50,7 @@ pub(super) async fn run(source: Weak<dyn Source>, shard: Arc<ShardWatch>, index:
             wait.max(gap.saturating_sub(asked_at.elapsed()))
         };
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = crate::net::sleep(wait) => {}
             () = shard.called(index) => {
                 // Whoever calls has news: what stood still may move again.
                 kind = shard.kind_when_called(index);
@@ -61,7 +61,7 @@ pub(super) async fn run(source: Weak<dyn Source>, shard: Arc<ShardWatch>, index:
                     shard.failed(index, failure, "the server ended the monitor's connection", Instant::now());
                 }
                 kind = Kind::Full;
-                tokio::time::sleep(GAP).await;
+                crate::net::sleep(GAP).await;
             }
         }
     }

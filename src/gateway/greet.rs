@@ -10,7 +10,7 @@ use bytes::{Buf as _, BytesMut};
 use super::cancel::Handle;
 use super::context::Context;
 use super::{drive, io, login};
-use crate::net::Stream;
+use crate::net::{self, Stream};
 use crate::observe::Refusal;
 use crate::upstream::ErrorReply;
 use crate::wire::startup::{self, PROTOCOL_3_0, PROTOCOL_3_2, Packet, Startup};
@@ -66,7 +66,7 @@ pub(super) async fn greet(stream: Stream, context: Arc<Context>, worker: usize) 
         return;
     };
     let limit = context.live.load().config.server.client_login_timeout;
-    let opened = tokio::time::timeout(limit, open(id, stream, &context, worker)).await;
+    let opened = net::timeout(limit, open(id, stream, &context, worker)).await;
     match opened {
         Ok(Some((stream, session, account, handle))) => {
             tracing::debug!(session = id, %peer, user = %account.user, database = %account.database, "logged in");
@@ -167,7 +167,7 @@ async fn first_packets(
                 return Ok(None);
             }
             Packet::Ssl if !stream.is_tls() => {
-                let usable = tls.as_ref().filter(|_| !matches!(stream.peer(), crate::net::Peer::UnixClient { .. }));
+                let usable = tls.as_ref().filter(|_| !matches!(stream.peer(), net::Peer::UnixClient { .. }));
                 match usable {
                     Some(tls) => {
                         let secured = tls.accept_after_request(stream, &input).await;
@@ -183,7 +183,7 @@ async fn first_packets(
             }
             Packet::Ssl | Packet::GssEnc => return Err((Some(stream), Malformed::Body("startup").into())),
             Packet::Startup(startup) => {
-                if required && !stream.is_tls() && !matches!(stream.peer(), crate::net::Peer::UnixClient { .. }) {
+                if required && !stream.is_tls() && !matches!(stream.peer(), net::Peer::UnixClient { .. }) {
                     let reply = ErrorReply::fatal("28000", "this gateway takes TLS connections only")
                         .hint("Connect with sslmode=require, or set [server] tls mode to \"prefer\".");
                     return Err((Some(stream), reply.into()));

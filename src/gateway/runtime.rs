@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Runtime, Server};
+use crate::net;
 
 /// A thread's stack, in bytes: the parser's bounds are measured against it.
 const STACK: usize = 8 << 20;
@@ -78,7 +79,8 @@ impl Drop for Load {
 }
 
 impl Workers {
-    /// Starts as many threads as the configuration says, or the machine has cores.
+    /// Starts as many threads as the configuration says, or the machine has cores. Called on the runtime that accepts, which
+    /// lends its timers.
     pub(super) fn start(config: &Server) -> io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let count = config.workers.unwrap_or(cores).max(1);
@@ -92,7 +94,7 @@ impl Workers {
                     .build()?;
                 Shape::MultiThread { runtime, count }
             }
-            Runtime::PerCore => per_core(count)?,
+            Runtime::PerCore => per_core(count, &Handle::current())?,
         };
         Ok(Self { shape })
     }
@@ -152,18 +154,21 @@ impl Workers {
     }
 }
 
-fn per_core(count: usize) -> io::Result<Shape> {
+fn per_core(count: usize, timers: &Handle) -> io::Result<Shape> {
     let (mut workers, mut stops, mut threads) = (Vec::new(), Vec::new(), Vec::new());
     let mut first = None;
     for number in 0..count {
         let (sender, jobs) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        // No timers: `net::timers` says why.
+        let runtime = Builder::new_current_thread().enable_io().build()?;
         first.get_or_insert_with(|| runtime.handle().clone());
-        let thread = std::thread::Builder::new()
-            .name(format!("pointsman-{number}"))
-            .stack_size(STACK)
-            .spawn(move || runtime.block_on(work(number, jobs, stopped)))?;
+        let timers = timers.clone();
+        let thread =
+            std::thread::Builder::new().name(format!("pointsman-{number}")).stack_size(STACK).spawn(move || {
+                net::borrow_timers(timers);
+                runtime.block_on(work(number, jobs, stopped));
+            })?;
         workers.push(Worker { sender, load: Arc::default() });
         stops.push(stop);
         threads.push(thread);

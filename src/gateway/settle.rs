@@ -12,6 +12,7 @@ use super::drive::{Conversation, End};
 use super::{io, private, route, trace};
 use crate::config::PoolMode;
 use crate::discover::Failure;
+use crate::net;
 use crate::pool::Lent;
 use crate::session::Session;
 use crate::sql::Effects;
@@ -173,13 +174,13 @@ impl Conversation {
             reply.write(&mut self.session.output);
             // It may be gone already; a client that does not read must not keep the server.
             let farewell = io::write(&mut self.client, &mut self.session.output);
-            let _ = tokio::time::timeout(Duration::from_secs(5), farewell).await;
+            let _ = net::timeout(Duration::from_secs(5), farewell).await;
             let _ = tokio::io::AsyncWriteExt::shutdown(&mut self.client).await;
         }
         let Some(mut lent) = self.held.take() else { return };
         drop(self.client);
         let session = &mut self.session;
-        let cleaned = tokio::time::timeout(FINISH, clean(&mut lent, session)).await;
+        let cleaned = net::timeout(FINISH, clean(&mut lent, session)).await;
         self.handle.rests();
         match cleaned {
             Ok(Some(())) => lent.give_back(),

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::error::NetError;
 use super::stream::Stream;
+use super::timers::{timeout, timeout_at};
 use super::tls::TlsMode;
 use super::tls_client::ClientTls;
 
@@ -107,7 +108,7 @@ impl Dialer<'_> {
         for (index, address) in addresses.iter().enumerate() {
             let left = self.deadline.saturating_duration_since(Instant::now());
             let share = left / u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
-            failure = match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            failure = match timeout(share, TcpStream::connect(address)).await {
                 Ok(Ok(socket)) => match Stream::from_tcp(socket) {
                     Ok(stream) => return Ok(stream),
                     Err(error) => self.failed(error),

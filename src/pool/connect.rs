@@ -130,7 +130,7 @@ impl Connector {
             let upstream = self.log_in(&mut stream).await?;
             Ok(Server::new(stream, upstream, self.clone(), worker, epoch))
         };
-        match tokio::time::timeout(parts.timeout, open).await {
+        match crate::net::timeout(parts.timeout, open).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError::TimedOut { node: node(), limit: parts.timeout }),
         }
@@ -184,7 +184,7 @@ impl Connector {
             let _ = stream.read_buf(&mut request).await;
             Ok(())
         };
-        match tokio::time::timeout(parts.timeout, send).await {
+        match crate::net::timeout(parts.timeout, send).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError::TimedOut { node: node(), limit: parts.timeout }),
         }
