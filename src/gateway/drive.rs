@@ -23,7 +23,7 @@ use crate::discover::Failure;
 use crate::net::Stream;
 use crate::observe::Worker;
 use crate::policy::{Chain, Role};
-use crate::pool::{CheckoutError, Lent};
+use crate::pool::{CheckoutError, Lent, Pool};
 use crate::session::{LocalAnswer, Session};
 use crate::topology::{Conditions, Position, Requirement, Writes};
 use crate::upstream::{ErrorReply, Scope};
@@ -65,6 +65,14 @@ pub(super) enum End {
     Quiet,
     /// The client is told.
     Tell(ErrorReply),
+}
+
+/// How a wait for a server ended.
+enum Waited {
+    Lent(Result<Lent, CheckoutError>),
+    /// By the client's cancel request.
+    Cancelled,
+    ClientGone,
 }
 
 /// Drives a session to its end.
@@ -390,14 +398,13 @@ impl Conversation {
             if let Some(lent) = pool.idle(self.worker) {
                 return Ok(Ok(lent));
             }
-            let waiting = self.handle.waiting();
-            let lent = tokio::select! {
-                biased;
-                lent = pool.checkout(self.worker) => lent,
-                () = waiting.cancelled() => {
+            // Boxed, so that the future stays small: it is moved for each unit, and most find an idle server.
+            let lent = match Box::pin(self.wait_for_server(&pool)).await {
+                Waited::Lent(lent) => lent,
+                Waited::Cancelled => {
                     return Ok(Err(ErrorReply::error("57014", "canceling statement due to user request")));
                 }
-                () = client_gone(&mut self.client, &mut self.session) => return Err(End::Quiet),
+                Waited::ClientGone => return Err(End::Quiet),
             };
             match lent {
                 Ok(lent) => {
@@ -427,6 +434,16 @@ impl Conversation {
         let mut reply = connect_refusal(&error);
         reply.severity = "ERROR";
         Ok(Err(reply))
+    }
+
+    async fn wait_for_server(&mut self, pool: &Arc<Pool>) -> Waited {
+        let waiting = self.handle.waiting();
+        tokio::select! {
+            biased;
+            lent = pool.checkout(self.worker) => Waited::Lent(lent),
+            () = waiting.cancelled() => Waited::Cancelled,
+            () = client_gone(&mut self.client, &mut self.session) => Waited::ClientGone,
+        }
     }
 }
 

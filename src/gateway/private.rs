@@ -3,6 +3,8 @@
 //! Invariant: the server has answered everything before and everything after.
 //! Deliberately absent: what is asked and what the answer means.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use super::io;
@@ -20,22 +22,27 @@ pub(super) enum PrivateError {
     Protocol(#[from] Error),
 }
 
-/// Asks `sql` as one simple query.
+/// Asks `sql` as one simple query. Boxed, so that the futures of what rarely asks stay small: they are moved for each unit.
 ///
 /// Not cancel-safe: the connection must be closed when the future is dropped, which [`Lent`]'s drop sees to.
-pub(super) async fn ask(lent: &mut Lent, sql: &str) -> Result<Answer, PrivateError> {
-    let Server { stream, upstream, .. } = &mut **lent;
-    let mut private = Private::query(upstream, sql);
-    loop {
-        if let Some(answer) = private.advance(upstream)? {
-            return Ok(answer);
+pub(super) fn ask<'a>(lent: &'a mut Lent, sql: &'a str) -> Asking<'a> {
+    Box::pin(async move {
+        let Server { stream, upstream, .. } = &mut **lent;
+        let mut private = Private::query(upstream, sql);
+        loop {
+            if let Some(answer) = private.advance(upstream)? {
+                return Ok(answer);
+            }
+            if !upstream.output.is_empty() {
+                io::write(stream, &mut upstream.output).await?;
+            }
+            io::read(stream, &mut upstream.input).await?;
         }
-        if !upstream.output.is_empty() {
-            io::write(stream, &mut upstream.output).await?;
-        }
-        io::read(stream, &mut upstream.input).await?;
-    }
+    })
 }
+
+/// What [`ask`] gives.
+pub(super) type Asking<'a> = Pin<Box<dyn Future<Output = Result<Answer, PrivateError>> + Send + 'a>>;
 
 /// Makes the server's settings those of `wanted`; counts in `syncs` if that takes a statement. `Some`: the server refused one, and none was changed.
 pub(super) async fn apply_settings(

@@ -59,6 +59,10 @@ impl Conversation {
                 }
                 self.counters().sent.add((waiting - self.session.output.len()) as u64);
             }
+            if self.may_settle() && self.heard_out() {
+                // What it says of itself from now on is found when it is lent again.
+                return Poll::Ready(Event::Settle);
+            }
             match self.exchange_with_server(task) {
                 Ok(true) => continue,
                 Ok(false) => {}
@@ -90,7 +94,8 @@ impl Conversation {
         upstream.input.reserve(if upstream.at_frame_edge() { CHUNK / 2 } else { CHUNK });
         match poll_read_buf(Pin::new(stream), task, &mut upstream.input) {
             Poll::Pending => {
-                if fresh {
+                // A server at work will need it soon.
+                if fresh && self.settled {
                     Buffers::take_back(&mut upstream.input);
                 }
                 Ok(false)
@@ -158,7 +163,7 @@ impl Conversation {
         input.reserve(room.min(CHUNK));
         match poll_read_buf(Pin::new(&mut self.client), task, input) {
             Poll::Pending => {
-                if fresh {
+                if fresh && (self.held.is_none() || self.settled) {
                     Buffers::take_back(input);
                 }
                 Poll::Pending
@@ -184,6 +189,11 @@ impl Conversation {
 
     fn may_settle(&self) -> bool {
         !self.settled && self.rests_in(TransactionStatus::Idle)
+    }
+
+    /// Whether all that was read from the server has been delivered.
+    fn heard_out(&self) -> bool {
+        self.held.as_ref().is_some_and(|lent| lent.upstream.input.is_empty())
     }
 
     /// Whether nothing is in flight and the server held is in this state.

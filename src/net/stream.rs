@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -154,6 +154,25 @@ impl Stream {
     #[must_use]
     pub fn is_private(&self) -> bool {
         self.is_tls() || self.is_local()
+    }
+
+    /// Reads what has arrived; `WouldBlock` where nothing has, without a system call while the runtime knows of nothing.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or what is wrong with the connection.
+    pub fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut buffer = ReadBuf::new(into);
+        let mut context = Context::from_waker(Waker::noop());
+        let polled = match &mut self.io {
+            Io::Tcp(io) => return io.try_read(into),
+            Io::Unix(io) => return io.try_read(into),
+            Io::TlsToServer(io) => Pin::new(io).poll_read(&mut context, &mut buffer),
+            Io::TlsToClient(io) => Pin::new(io).poll_read(&mut context, &mut buffer),
+        };
+        match polled {
+            Poll::Ready(result) => result.map(|()| buffer.filled().len()),
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 
     /// The tls-server-end-point hash (RFC 5929): of our own certificate towards a client, of the server's towards a server.

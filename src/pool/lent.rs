@@ -15,12 +15,12 @@ use crate::upstream::{Private, Upstream};
 #[derive(Debug)]
 pub struct Lent {
     /// `None` only once it was given back or taken out.
-    server: Option<Server>,
+    server: Option<Box<Server>>,
     pool: Arc<Pool>,
 }
 
 impl Lent {
-    pub(super) fn new(server: Server, pool: Arc<Pool>) -> Self {
+    pub(super) fn new(server: Box<Server>, pool: Arc<Pool>) -> Self {
         Self { server: Some(server), pool }
     }
 
@@ -53,7 +53,7 @@ impl Lent {
         }
     }
 
-    pub(super) fn into_server(mut self) -> Server {
+    pub(super) fn into_server(mut self) -> Box<Server> {
         self.pool.node.lent(-1);
         // Only `give_back` and this take it, and both take `self`.
         match self.server.take() {
@@ -93,10 +93,10 @@ impl DerefMut for Lent {
 }
 
 /// Sends a Sync and awaits its answer: a cancel that arrived late has hit nothing. `None`: the connection is lost.
-async fn pass_a_sync(mut server: Server) -> Option<Server> {
+async fn pass_a_sync(mut server: Box<Server>) -> Option<Box<Server>> {
     let mut private = Private::sync(&mut server.upstream);
     loop {
-        let Server { stream, upstream, .. } = &mut server;
+        let Server { stream, upstream, .. } = &mut *server;
         if !upstream.output.is_empty() {
             stream.write_all_buf(&mut upstream.output).await.ok()?;
             stream.flush().await.ok()?;

@@ -8,6 +8,8 @@
 //! A pool belongs to one (node, database, user). Its lock is held for a few instructions and never across an await. Idle
 //! connections are kept a worker each, so that a session normally gets one whose socket its own runtime watches.
 
+#![expect(clippy::vec_box, reason = "a connection is moved for every transaction: the box makes that one word")]
+
 mod budget;
 mod connect;
 mod lent;
@@ -78,7 +80,7 @@ pub struct Pool {
 struct Inner {
     limits: PoolLimits,
     /// Idle connections, one list a worker; the last one used is taken first, so that the others can age.
-    idle: Vec<Vec<Server>>,
+    idle: Vec<Vec<Box<Server>>>,
     idle_count: usize,
     /// Idle, lent and being opened.
     open: usize,
@@ -86,6 +88,8 @@ struct Inner {
     closed: bool,
     /// Raised when every connection open at that time must go: see [`Pool::recycle`].
     epoch: u64,
+    /// When [`Pool::tidy`] was called last: time enough for ages, and no clock is read when a connection comes back.
+    now: Instant,
 }
 
 #[derive(Debug)]
@@ -159,7 +163,16 @@ impl Pool {
         workers: usize,
     ) -> Arc<Self> {
         let idle = (0..workers.max(1)).map(|_| Vec::new()).collect();
-        let inner = Inner { limits, idle, idle_count: 0, open: 0, waiting: VecDeque::new(), closed: false, epoch: 0 };
+        let inner = Inner {
+            limits,
+            idle,
+            idle_count: 0,
+            open: 0,
+            waiting: VecDeque::new(),
+            closed: false,
+            epoch: 0,
+            now: Instant::now(),
+        };
         Arc::new(Self { node, stats: PoolStats::default(), connector, budget, inner: Mutex::new(inner) })
     }
 
@@ -196,7 +209,7 @@ impl Pool {
         let mut receiver = GrantReceiver(receiver);
         let waited = Waited { stats: &self.stats, since: Instant::now() };
         let granted = match wait {
-            Some(limit) => match tokio::time::timeout(limit, &mut receiver.0).await {
+            Some(limit) => match crate::net::timeout(limit, &mut receiver.0).await {
                 Ok(granted) => granted,
                 Err(_) => {
                     self.stats.timed_out.one();
@@ -227,7 +240,11 @@ impl Pool {
     }
 
     /// Connections found dead are uncounted here and left in `stale`, to be closed when the lock is free.
-    fn try_checkout_locked(self: &Arc<Self>, worker: usize, stale: &mut Vec<Server>) -> Result<Tried, CheckoutError> {
+    fn try_checkout_locked(
+        self: &Arc<Self>,
+        worker: usize,
+        stale: &mut Vec<Box<Server>>,
+    ) -> Result<Tried, CheckoutError> {
         let mut inner = self.inner.lock();
         if inner.closed {
             return Err(CheckoutError::Closed);
@@ -268,18 +285,18 @@ impl Pool {
         let server = connected.map_err(Arc::new)?;
         // The permit's count is the connection's now.
         permit.spend();
-        Ok(self.lend(server))
+        Ok(self.lend(Box::new(server)))
     }
 
-    fn lend(self: &Arc<Self>, server: Server) -> Lent {
+    fn lend(self: &Arc<Self>, server: Box<Server>) -> Lent {
         self.node.lent(1);
         Lent::new(server, Arc::clone(self))
     }
 
     /// Takes a clean connection back: to the first who waits, else among the idle ones.
-    fn take_back(self: &Arc<Self>, server: Server) {
+    fn take_back(self: &Arc<Self>, server: Box<Server>) {
         let mut inner = self.inner.lock();
-        let aged = inner.limits.lifetime.is_some_and(|limit| server.age() >= limit);
+        let aged = inner.limits.lifetime.is_some_and(|limit| server.age(inner.now) >= limit);
         let surplus = inner.open > inner.limits.size;
         if inner.closed || aged || surplus || server.epoch < inner.epoch {
             drop(inner);
@@ -345,9 +362,14 @@ impl Pool {
         false
     }
 
-    /// Closes idle connections that are too old or have been idle for too long. Call it about once a second.
+    /// Closes idle connections that are too old or have been idle for too long. Call it about once a second: the pool's own
+    /// clock goes no finer.
     pub fn tidy(self: &Arc<Self>, now: Instant) {
-        let expired = self.inner.lock().expired(now);
+        let expired = {
+            let mut inner = self.inner.lock();
+            inner.now = now;
+            inner.expired()
+        };
         for server in expired {
             drop(server);
             self.closed_one();
@@ -446,9 +468,9 @@ impl Inner {
     /// The first of what `take` yields that can still be used; the others are uncounted.
     fn take_alive(
         &mut self,
-        stale: &mut Vec<Server>,
-        mut take: impl FnMut(&mut Self) -> Option<Server>,
-    ) -> Option<Server> {
+        stale: &mut Vec<Box<Server>>,
+        mut take: impl FnMut(&mut Self) -> Option<Box<Server>>,
+    ) -> Option<Box<Server>> {
         while let Some(mut server) = take(self) {
             if server.still_alive() {
                 return Some(server);
@@ -459,27 +481,27 @@ impl Inner {
         None
     }
 
-    fn take_idle(&mut self, worker: usize) -> Option<Server> {
+    fn take_idle(&mut self, worker: usize) -> Option<Box<Server>> {
         let list = worker % self.idle.len();
         let server = self.idle[list].pop()?;
         self.idle_count -= 1;
         Some(server)
     }
 
-    fn take_any_idle(&mut self) -> Option<Server> {
+    fn take_any_idle(&mut self) -> Option<Box<Server>> {
         let server = self.idle.iter_mut().max_by_key(|list| list.len())?.pop()?;
         self.idle_count -= 1;
         Some(server)
     }
 
-    fn take_all_idle(&mut self) -> Vec<Server> {
+    fn take_all_idle(&mut self) -> Vec<Box<Server>> {
         self.idle_count = 0;
         self.idle.iter_mut().flat_map(std::mem::take).collect()
     }
 
-    fn put_idle(&mut self, mut server: Server) {
+    fn put_idle(&mut self, mut server: Box<Server>) {
         let list = server.worker % self.idle.len();
-        server.idle_since = Instant::now();
+        server.idle_since = self.now;
         self.idle[list].push(server);
         self.idle_count += 1;
     }
@@ -496,15 +518,15 @@ impl Inner {
         self.waiting.pop_front()
     }
 
-    fn expired(&mut self, now: Instant) -> Vec<Server> {
-        let mut gone = Vec::new();
+    fn expired(&mut self) -> Vec<Box<Server>> {
+        let (now, mut gone) = (self.now, Vec::new());
         let mut surplus = self.idle_count.saturating_sub(self.limits.min_size);
         for list in &mut self.idle {
             let mut index = 0;
             while index < list.len() {
                 let idle = now.saturating_duration_since(list[index].idle_since);
                 let idle_out = surplus > 0 && self.limits.idle_timeout.is_some_and(|limit| idle >= limit);
-                let aged = self.limits.lifetime.is_some_and(|limit| list[index].age() >= limit);
+                let aged = self.limits.lifetime.is_some_and(|limit| list[index].age(now) >= limit);
                 if idle_out || aged {
                     gone.push(list.remove(index));
                     surplus = surplus.saturating_sub(1);

@@ -3,14 +3,11 @@
 //! Invariant: a cancel that was sent has taken effect or missed before anybody else gets the connection.
 //! Deliberately absent: when to cancel.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio_util::io::poll_read_buf;
 
 use crate::net::Stream;
 use crate::upstream::{Private, Upstream};
@@ -101,20 +98,19 @@ impl Server {
         Self { stream, upstream, gate: Arc::default(), target, worker, epoch, idle_since: now, born: now }
     }
 
-    pub(super) fn age(&self) -> Duration {
-        self.born.elapsed()
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.born)
     }
 
     /// Whether an idle connection can still be used, judged by what has arrived on it: nothing, or reports of settings.
     /// Costs no system call while nothing has.
     pub(super) fn still_alive(&mut self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
+        let mut bytes = [0; 256];
         loop {
-            self.upstream.input.reserve(1024);
-            match poll_read_buf(Pin::new(&mut self.stream), &mut context, &mut self.upstream.input) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(read)) if read > 0 => {}
-                Poll::Ready(_) => return false,
+            match self.stream.try_read(&mut bytes) {
+                Ok(read) if read > 0 => self.upstream.input.extend_from_slice(&bytes[..read]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                _ => return false,
             }
         }
         if !self.upstream.input.is_empty() && self.upstream.deliver(&mut Private::default()).is_err() {

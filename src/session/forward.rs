@@ -32,7 +32,7 @@ impl Session {
     /// Moves the unit to `up`'s output.
     pub fn forward(&mut self, up: &mut Upstream) -> Forwarded {
         let held = self.cursor;
-        let unit = self.take_unit();
+        let mut unit = self.take_unit();
         if unit.opens && !unit.is_copy() {
             // Only as the first message of a group is a Close sure to be neither skipped nor taken for COPY data.
             for name in up.take_litter() {
@@ -42,7 +42,7 @@ impl Session {
         }
         // input[kept..at] goes as it is and was not yet moved.
         let (mut at, mut kept) = (0, 0);
-        for Op { len, rest, what } in unit.ops {
+        for Op { len, rest, what } in unit.ops.drain(..) {
             let frame = at..at + len;
             at += len;
             self.streaming = rest;
@@ -158,6 +158,8 @@ impl Session {
             self.input.advance(at);
         }
         up.settle(self);
+        // Its room serves the next unit.
+        self.unit.ops = unit.ops;
         Forwarded { closed: unit.closed }
     }
 

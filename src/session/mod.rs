@@ -18,7 +18,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use smallvec::SmallVec;
 
 use crate::sql::{Analysis, Analyzer, Effects, TextContext};
 use crate::upstream::{Parameters, Prepared, Receiver, Registry, Scope, Settings, StatementId};
@@ -124,7 +123,7 @@ fn text_context(reported: &Parameters) -> TextContext {
 /// What stands between two decisions.
 #[derive(Debug, Default)]
 pub struct Unit {
-    ops: SmallVec<[Op; 8]>,
+    ops: Vec<Op>,
     /// Whether the last message ends it: Query, FunctionCall, Sync.
     pub closed: bool,
     /// Whether the first message of an extended group is in it.

@@ -110,24 +110,26 @@ struct Padded(AtomicU64);
 struct ExactKey {
     text: Box<[u8]>,
     conforming: bool,
+    hash: u64,
 }
 
 #[derive(Clone, Copy)]
 struct ExactQuery<'t> {
     text: &'t [u8],
     conforming: bool,
+    /// Of both, under the analyser's key: a text is hashed once.
+    hash: u64,
 }
 
 impl Hash for ExactKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        ExactQuery { text: &self.text, conforming: self.conforming }.hash(state);
+        state.write_u64(self.hash);
     }
 }
 
 impl Hash for ExactQuery<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(self.text);
-        state.write_u8(u8::from(self.conforming));
+        state.write_u64(self.hash);
     }
 }
 
@@ -193,14 +195,14 @@ impl Analyzer {
         if text.len() > parse::TEXT_LIMIT {
             return self.long(text, context);
         }
-        let query = ExactQuery { text, conforming };
+        let query = ExactQuery { text, conforming, hash: self.hash(text, conforming) };
         if let Some(found) = self.exact.get(&query) {
             self.exact_hits.0[text.len() % 8].0.fetch_add(1, Ordering::Relaxed);
             return found;
         }
         let analysis = self.by_shape(text, conforming);
         if self.seen_before(&query) {
-            self.exact.insert(ExactKey { text: text.into(), conforming }, analysis.clone());
+            self.exact.insert(ExactKey { text: text.into(), conforming, hash: query.hash }, analysis.clone());
         }
         analysis
     }
@@ -251,10 +253,16 @@ impl Analyzer {
         hasher.finish128().as_u128()
     }
 
+    fn hash(&self, text: &[u8], conforming: bool) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(text);
+        hasher.write_u8(u8::from(conforming));
+        hasher.finish()
+    }
+
     /// Whether this text missed lately already; remembers it either way.
     fn seen_before(&self, query: &ExactQuery<'_>) -> bool {
-        let hash = self.hasher.hash_one(query);
-        let bytes = hash.to_le_bytes();
+        let bytes = query.hash.to_le_bytes();
         let slot = usize::from(u16::from_le_bytes([bytes[0], bytes[1]])) % SEEN_SLOTS;
         let tag = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) | 1;
         self.seen[slot].swap(tag, Ordering::Relaxed) == tag

@@ -236,12 +236,7 @@ impl Lexer {
     fn step<F: FnMut(Token<'_>)>(&mut self, bytes: &[u8], at: &mut usize, last: bool, sink: &mut F) -> Step {
         match self.state {
             State::Start => self.begin(bytes, at, last, sink),
-            State::Word => {
-                while *at < bytes.len() && is_ident_part(bytes[*at]) {
-                    *at += 1;
-                }
-                self.ended(TokenKind::Word, bytes, *at, last, sink)
-            }
+            State::Word => self.word(bytes, at, last, sink),
             State::Quoted { kind, escapes, doubles } => self.quoted(kind, escapes, doubles, bytes, at, last, sink),
             State::AfterQuote { .. } => self.after_quote(bytes, at, last, sink),
             State::Operator => self.operator(bytes, at, last, sink),
@@ -271,6 +266,12 @@ impl Lexer {
                 self.number(bytes, at, last, sink)
             }
         }
+    }
+
+    #[inline]
+    fn word<F: FnMut(Token<'_>)>(&mut self, bytes: &[u8], at: &mut usize, last: bool, sink: &mut F) -> Step {
+        *at += bytes[*at..].iter().take_while(|&&byte| is_ident_part(byte)).count();
+        self.ended(TokenKind::Word, bytes, *at, last, sink)
     }
 
     /// The token is over if a byte stopped it or the text is; else the next piece may go on with it.
@@ -324,7 +325,11 @@ impl Lexer {
                 let kind = if self.standard_conforming_strings { TokenKind::UnicodeString } else { TokenKind::Error };
                 State::Quoted { kind, escapes: false, doubles: true }
             }
-            _ if is_ident_start(first) => State::Word,
+            _ if is_ident_start(first) => {
+                self.state = State::Word;
+                *at += 1;
+                return self.word(bytes, at, last, sink);
+            }
             b'\'' => self.plain_string(TokenKind::String),
             b'"' => State::Quoted { kind: TokenKind::QuotedIdent, escapes: false, doubles: true },
             b'0' if matches!(second, Some(b'x' | b'X')) && based_digit(16, &rest[2..]) => self.based(16, &mut skip),
