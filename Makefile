@@ -22,16 +22,18 @@ demo: ## a real PostgreSQL primary and replicas, the gateway in front; Ctrl-C re
 	@cargo build $(CARGO_FLAGS) --bin pointsman
 	@exec "$(CARGO_TARGET_DIR)/release/pointsman" demo $(ARGS)
 
-test: prepare ## everything: units, real processes, real PostgreSQL, real drivers, plugins
+test: prepare ## everything: units, real processes, real PostgreSQL, real drivers, plugins, fuzz, the budget
 	@scripts/step.sh 'tests' $(MAKE) --no-print-directory test-rust
 	@scripts/step.sh 'plugins are what their sources build' $(MAKE) --no-print-directory check-plugins
+	@scripts/step.sh 'fuzz' $(MAKE) --no-print-directory fuzz
+	@scripts/step.sh 'instructions per transaction' $(MAKE) --no-print-directory budget
 	@echo "make test: all passed"
 
 test-rust:
 	@cargo test $(CARGO_FLAGS) -- $(ARGS)
 
 prepare: # what the tests need, installed if missing
-	@scripts/install-missing.sh compiler postgresql wasm drivers
+	@scripts/install-missing.sh compiler c++ postgresql wasm drivers valgrind
 
 lint: ## formatting, clippy, shell scripts, dependency rules
 	@cargo fmt --check
@@ -47,7 +49,8 @@ bench: ## criterion benches, then a transaction's cost beside other proxies; QUI
 	@cargo build $(CARGO_FLAGS) --bin pointsman
 	@tests/bench/run
 
-budget: ## user-mode instructions per transaction against tests/budget/budget.toml (needs valgrind)
+budget: ## user-mode instructions per transaction against tests/budget/budget.toml
+	@scripts/install-missing.sh compiler postgresql valgrind
 	@cargo build $(CARGO_FLAGS) --bin pointsman
 	@tests/budget/run
 

@@ -4,6 +4,7 @@
 #   c++          a C++ compiler, for the fuzz targets
 #   postgresql   the server with pg_basebackup, psql and pgbench
 #   wasm         the compiler's WebAssembly target
+#   valgrind     counts instructions for the budget, where the system has it
 #   drivers      psycopg and node-postgres, into the target directory
 # What is there is left alone, and nothing is asked of the network then.
 set -euo pipefail
@@ -98,6 +99,12 @@ install_postgresql() {
     fi
 }
 
+install_valgrind() {
+    # tests/budget/run says so and measures nothing elsewhere.
+    [[ $(uname -s) == Linux ]] || return 0
+    has valgrind || packages valgrind valgrind valgrind valgrind
+}
+
 install_wasm() {
     local target=wasm32-unknown-unknown
     [[ -d $(rustc --print sysroot)/lib/rustlib/$target ]] && return
@@ -138,6 +145,7 @@ for what in "$@"; do
         c++) install_cxx ;;
         postgresql) install_postgresql ;;
         wasm) install_wasm ;;
+        valgrind) install_valgrind ;;
         drivers) install_drivers ;;
         *) stop "install-missing.sh does not know $what" ;;
     esac

@@ -79,10 +79,13 @@ class Family:
     def check(self):
         """Says how it ended, if it did."""
         if self.process.poll() is not None:
-            with open(self.log, errors="replace") as f:
-                end = f.read()[-1500:]
-            raise Failed(f"{self.name} ended with {self.process.returncode}; the end of its log:\n{end}")
+            raise Failed(f"{self.name} ended with {self.process.returncode}; the end of its log:\n{self.tail()}")
         return True
+
+    def tail(self):
+        """The end of its log."""
+        with open(self.log, errors="replace") as f:
+            return f.read()[-1500:]
 
     def pids(self):
         """The process and its living descendants."""
