@@ -5,7 +5,7 @@
 
 #![allow(dead_code, unreachable_pub, clippy::duplicated_attributes, reason = "each test crate uses some of them")]
 
-use wasm_encoder::{Component, InstanceSection, ModuleSection};
+use wasm_encoder::{Component, CustomSection, InstanceSection, ModuleSection};
 use wit_component::{ComponentEncoder, DecodedWasm, StringEncoding, decode, embed_component_metadata};
 
 /// The world that fixtures are made for: what the policy tenant-router imports, and the export.
@@ -108,18 +108,66 @@ pub fn good(role: u32, salt: u32) -> Vec<u8> {
     Fixture::role(role).with(&format!("(data (i32.const 3000) \"salt {salt}\")")).build()
 }
 
+/// As [`good`], but it decides about reads outside transaction blocks alone.
+pub fn reads(role: u32, salt: u32) -> Vec<u8> {
+    reading(role, salt).build()
+}
+
+/// As [`reads`], with code that no query reaches: at least so many bytes of file.
+pub fn sized(role: u32, salt: u32, bytes: usize) -> Vec<u8> {
+    let function = |n: usize| {
+        format!(
+            "(func (param i32) (result i32)
+                (if (i32.gt_u (local.get 0) (i32.const {n})) (then (local.set 0 (i32.mul (local.get 0) (i32.const {n})))))
+                (loop $l
+                    (i32.store (i32.and (local.get 0) (i32.const 1020)) (i32.rotl (local.get 0) (i32.const 7)))
+                    (local.set 0 (i32.add (i32.load (i32.and (local.get 0) (i32.const 508))) (i32.const {n})))
+                    (br_if $l (i32.lt_u (local.get 0) (i32.const {n}))))
+                (local.get 0))"
+        )
+    };
+    let short = reading(role, salt).build().len();
+    let (ten, empty) = ((0..10).map(function).collect::<String>(), reading(role, salt));
+    let each = (empty.with(&ten).build().len() - short) / 10;
+    let code: String = (0..bytes.saturating_sub(short) / each + 1).map(function).collect();
+    reading(role, salt).with(&code).build()
+}
+
+fn reading(role: u32, salt: u32) -> Fixture {
+    // Access 1 is a read; the lowest fact is a transaction block.
+    let read = "(i32.and (i32.eq (local.get 1) (i32.const 1)) (i32.eqz (i32.and (local.get 3) (i32.const 1))))";
+    let route = format!("(if {read} (then {}) (else (i32.store8 (i32.const 2052) (i32.const 0))))", answer_role(role));
+    Fixture { route, ..Fixture::role(role) }.with(&format!("(data (i32.const 3000) \"salt {salt}\")"))
+}
+
+/// The same component to whoever runs it, and another file.
+pub fn salted(component: &[u8], salt: u32) -> Vec<u8> {
+    let mut more = Component::new();
+    more.section(&CustomSection { name: "salt".into(), data: salt.to_le_bytes().as_slice().into() });
+    [component, &more.finish()[8..]].concat()
+}
+
+/// Instructions that answer `route` with a refusal whose text is 12 MiB long; a SQLSTATE must lie at `state`.
+fn long_answer(state: u32) -> String {
+    format!(
+        "(drop (memory.grow (i32.const 200))) \
+     (i32.store8 (i32.const 2052) (i32.const 2)) \
+     (i32.store (i32.const 2056) (i32.const {state})) (i32.store (i32.const 2060) (i32.const 5)) \
+     (i32.store (i32.const 2064) (i32.const 4096)) (i32.store (i32.const 2068) (i32.const 12582912)) \
+     (return (i32.const 2048))"
+    )
+}
+
 /// Files and components that must never serve, with words that the refusal must contain.
 pub fn unloadable() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let loops = "(loop $l (br $l))";
     let recursion = "(func $deep (param i32) (result i32) (i32.add (call $deep (i32.add (local.get 0) (i32.const 1))) (i32.const 1)))";
-    let long_answer = "(drop (memory.grow (i32.const 200))) \
-         (i32.store8 (i32.const 2052) (i32.const 2)) \
-         (i32.store (i32.const 2056) (i32.const 3000)) (i32.store (i32.const 2060) (i32.const 5)) \
-         (i32.store (i32.const 2064) (i32.const 4096)) (i32.store (i32.const 2068) (i32.const 12582912)) \
-         (return (i32.const 2048))";
     let good = good(1, 0);
     let mut truncated = good.clone();
     truncated.truncate(good.len() / 2);
+    let mut flipped = good.clone();
+    // In the length of the first section.
+    flipped[9] ^= 0x10;
     let table = "(table 50000000 funcref)";
     vec![
         ("endless loop at the start", Fixture::role(1).with(&format!("(func $s {loops}) (start $s)")).build(), "deadline"),
@@ -140,7 +188,7 @@ pub fn unloadable() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("a trap at the start", Fixture::role(1).with("(func $s unreachable) (start $s)").build(), "trap"),
         (
             "twelve megabytes of answer",
-            Fixture::role(1).with("(data (i32.const 3000) \"42501\")").first(long_answer).build(),
+            Fixture::role(1).with("(data (i32.const 3000) \"42501\")").first(&long_answer(3000)).build(),
             "answer",
         ),
         ("an answer that is none", Fixture::role(1).first("(i32.store8 (i32.const 2052) (i32.const 9)) (return (i32.const 2048))").build(), "answer"),
@@ -175,6 +223,7 @@ pub fn unloadable() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "manifest does not name",
         ),
         ("half a file", truncated, "does not compile"),
+        ("one bit flipped", flipped, "does not compile"),
         ("a text", b"-- SELECT 1\n".to_vec(), "not WebAssembly"),
         ("machine code", b"\x7fELF\x02\x01\x01\0".to_vec(), "not WebAssembly"),
         ("a core module", Fixture::role(1).core(), "core module"),
@@ -213,34 +262,44 @@ pub fn unloadable() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 
 /// Components that pass every check and misbehave on the trigger alone, with the fault that must be told.
 pub fn latent() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    latent_in(|| Fixture::role(1))
+}
+
+/// As [`latent`], with the decisions of [`reads`] but for the trigger.
+pub fn latent_reads() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    latent_in(|| reading(1, 0))
+}
+
+fn latent_in(base: impl Fn() -> Fixture) -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let recursion = "(func $deep (param i32) (result i32) (i32.add (call $deep (i32.add (local.get 0) (i32.const 1))) (i32.const 1)))";
     vec![
-        ("trap", Fixture::role(1).first(&on_trigger("unreachable")).build(), "trap"),
-        ("loop", Fixture::role(1).first(&on_trigger("(loop $l (br $l))")).build(), "deadline"),
+        ("trap", base().first(&on_trigger("unreachable")).build(), "trap"),
+        ("loop", base().first(&on_trigger("(loop $l (br $l))")).build(), "deadline"),
         (
             "memory",
-            Fixture::role(1)
+            base()
                 .first(&on_trigger(
                     "(loop $l (br_if $l (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))) unreachable",
                 ))
                 .build(),
             "memory",
         ),
-        (
-            "recursion",
-            Fixture::role(1).with(recursion).first(&on_trigger("(drop (call $deep (i32.const 0)))")).build(),
-            "stack",
-        ),
+        ("recursion", base().with(recursion).first(&on_trigger("(drop (call $deep (i32.const 0)))")).build(), "stack"),
         (
             "shard",
-            Fixture::role(1)
+            base()
                 .first(&on_trigger(
                     "(i32.store8 (i32.const 2060) (i32.const 1)) (i32.store (i32.const 2064) (i32.const 77))",
                 ))
                 .build(),
             "answer",
         ),
-        ("bounds", Fixture::role(1).first(&on_trigger("(return (i32.const -8))")).build(), "answer"),
+        ("bounds", base().first(&on_trigger("(return (i32.const -8))")).build(), "answer"),
+        (
+            "twelve megabytes",
+            base().with("(data (i32.const 3100) \"42501\")").first(&on_trigger(&long_answer(3100))).build(),
+            "answer",
+        ),
     ]
 }
 

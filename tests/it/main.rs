@@ -4,6 +4,7 @@
 //! parallel. With `POINTSMAN_TEST_DIRECT=1` the same tests speak to PostgreSQL itself, which checks the tests: what
 //! fails there is the test's fault. What only a gateway can do is left out then.
 
+mod acceptance;
 mod admin;
 mod auth;
 mod bulk;

@@ -15,6 +15,9 @@ use super::{cluster, direct, succeed, tool};
 /// How long a gateway may take to become ready, or to end.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// The table that names the folder of [`Setup::policy`].
+pub(crate) const POLICIES: &str = "[policies]\ndirectory = \"policies\"\n";
+
 /// A gateway's configuration, by the parts that tests change.
 pub(crate) struct Setup<'a> {
     cluster: &'a Cluster,
@@ -23,7 +26,7 @@ pub(crate) struct Setup<'a> {
     main: String,
     more: String,
     weights: [u32; 2],
-    files: Vec<(String, String)>,
+    files: Vec<(String, Vec<u8>)>,
 }
 
 impl<'a> Setup<'a> {
@@ -60,6 +63,12 @@ impl<'a> Setup<'a> {
     /// A file beside the configuration.
     pub(crate) fn file(mut self, name: &str, text: &str) -> Self {
         self.files.push((name.into(), text.into()));
+        self
+    }
+
+    /// A policy in the watched folder, which `more` must name: [`POLICIES`].
+    pub(crate) fn policy(mut self, name: &str, bytes: &[u8]) -> Self {
+        self.files.push((format!("policies/{name}.wasm"), bytes.into()));
         self
     }
 
@@ -102,7 +111,9 @@ impl<'a> Setup<'a> {
     fn start_until(self, path: &str) -> Gateway<'a> {
         let directory = tempfile::tempdir().unwrap();
         for (name, text) in &self.files {
-            std::fs::write(directory.path().join(name), text).unwrap();
+            let file = directory.path().join(name);
+            std::fs::create_dir_all(file.parent().expect("it lies in the directory")).unwrap();
+            std::fs::write(file, text).unwrap();
         }
         if direct() {
             let port = self.cluster.primary().port();
@@ -249,6 +260,24 @@ impl<'a> Gateway<'a> {
     /// What the gateway logged.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Puts a policy in the place of another as editors and package managers do: a new file, renamed over the old.
+    /// The moments are those just before and just after the rename.
+    pub(crate) fn replace_policy(&self, name: &str, bytes: &[u8]) -> (Instant, Instant) {
+        let new = self.path(&format!("policies/.{name}.new"));
+        std::fs::write(&new, bytes).unwrap();
+        let before = Instant::now();
+        std::fs::rename(new, self.path(&format!("policies/{name}.wasm"))).unwrap();
+        (before, Instant::now())
+    }
+
+    /// What `/api/v1/status` says.
+    #[track_caller]
+    pub(crate) fn status(&self) -> serde_json::Value {
+        let (status, body) = self.admin("/api/v1/status").expect("the admin listener answers");
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
     }
 
     /// A file beside the configuration.

@@ -5,7 +5,7 @@ mod gateway;
 mod raw;
 
 pub(crate) use certificates::Certificates;
-pub(crate) use gateway::{Gateway, Setup};
+pub(crate) use gateway::{Gateway, POLICIES, Setup};
 pub(crate) use raw::{Raw, message, sqlstate, startup};
 
 use std::io::Write as _;
