@@ -389,7 +389,7 @@ impl Conversation {
         let nodes = self.account.cluster.topology.nodes().count();
         let mut last = None;
         for _ in 0..=nodes {
-            let conditions = Conditions { replayed, ..route.conditions() };
+            let conditions = Conditions { replayed, keeps_turn: !self.session.unit().executes(), ..route.conditions() };
             let node = match self.account.cluster.topology.choose(&conditions) {
                 Ok(node) => Arc::clone(node),
                 Err(error) => return Ok(Err(ErrorReply::error("57P03", error.to_string()))),

@@ -52,6 +52,7 @@ impl Route {
             labels: self.target.labels.as_deref().unwrap_or_default(),
             max_lag: self.target.max_lag,
             replayed: None,
+            keeps_turn: false,
         }
     }
 

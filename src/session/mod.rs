@@ -283,6 +283,17 @@ impl Unit {
         matches!(self.ops.first(), Some(Op { what: What::Query(_) | What::LongQuery, .. }))
     }
 
+    /// Whether anything in it is executed, or may be.
+    #[must_use]
+    pub fn executes(&self) -> bool {
+        self.ops.iter().any(|op| {
+            matches!(
+                op.what,
+                What::Query(_) | What::LongQuery | What::Function | What::Execute | What::LongParse { .. }
+            )
+        })
+    }
+
     /// Whether it has no message.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -25,6 +25,9 @@ pub struct Conditions<'a> {
     pub max_lag: Option<Duration>,
     /// A replica must have replayed this.
     pub replayed: Option<Position>,
+    /// Nothing is executed: the next choice finds the same turn. So statements are prepared where they will run next, and a
+    /// driver that prepares and executes in two messages does not always meet the same one of two nodes with each.
+    pub keeps_turn: bool,
 }
 
 /// Why no node can be chosen.
@@ -49,7 +52,7 @@ impl Topology {
     pub fn choose(&self, conditions: &Conditions<'_>) -> Result<&Arc<Node>, Unavailable> {
         let shard = self.shards.get(conditions.shard).ok_or(Unavailable::NoShard(conditions.shard))?;
         if (conditions.replica || conditions.any)
-            && let Some(node) = shard.take_turn(|node| fit(node, conditions))
+            && let Some(node) = shard.take_turn(conditions.keeps_turn, |node| fit(node, conditions))
         {
             return Ok(node);
         }
@@ -92,8 +95,8 @@ fn carries(node: &Node, labels: &[(Box<str>, Box<str>)]) -> bool {
 }
 
 impl Shard {
-    /// The next node in turn among those that `fit`.
-    fn take_turn(&self, fit: impl Fn(&Node) -> bool) -> Option<&Arc<Node>> {
+    /// The next node in turn among those that `fit`; with `keep` it stays the next.
+    fn take_turn(&self, keep: bool, fit: impl Fn(&Node) -> bool) -> Option<&Arc<Node>> {
         let mut candidates = self.nodes.iter().enumerate().filter(|(_, node)| fit(node));
         let first = candidates.next()?;
         let Some(second) = candidates.next() else { return Some(first.1) };
@@ -103,13 +106,18 @@ impl Shard {
         for (index, node) in [first, second].into_iter().chain(candidates) {
             let weight = i64::from(node.spec.weight);
             total += weight;
-            turns[index] += weight;
-            if best.is_none_or(|(_, most)| turns[index] > most) {
-                best = Some((index, turns[index]));
+            let turn = turns[index] + weight;
+            if !keep {
+                turns[index] = turn;
+            }
+            if best.is_none_or(|(_, most)| turn > most) {
+                best = Some((index, turn));
             }
         }
         let (index, _) = best?;
-        turns[index] -= total;
+        if !keep {
+            turns[index] -= total;
+        }
         Some(&self.nodes[index])
     }
 }
@@ -129,8 +137,15 @@ mod tests {
         Topology::new(1, vec![("s".into(), specs)])
     }
 
-    const READ: Conditions<'static> =
-        Conditions { shard: 0, replica: true, any: false, labels: &[], max_lag: None, replayed: None };
+    const READ: Conditions<'static> = Conditions {
+        shard: 0,
+        replica: true,
+        any: false,
+        labels: &[],
+        max_lag: None,
+        replayed: None,
+        keeps_turn: false,
+    };
 
     fn node<'a>(topology: &'a Topology, name: &str) -> &'a Arc<Node> {
         topology.nodes().find(|node| &*node.spec.name == name).unwrap()
@@ -146,6 +161,20 @@ mod tests {
         assert_eq!(counts[&Box::from("a")], 1000);
         assert_eq!(counts[&Box::from("b")], 2000);
         assert_eq!(counts.len(), 2);
+    }
+
+    #[test]
+    fn a_turn_that_is_kept_is_the_next_one() {
+        let topology = cluster(&[("p", Role::Primary, 1), ("a", Role::Replica, 1), ("b", Role::Replica, 2)]);
+        let name = |conditions: &Conditions<'_>| topology.choose(conditions).unwrap().spec.name.clone();
+        let mut counts = HashMap::new();
+        for _ in 0..300 {
+            let prepared = name(&Conditions { keeps_turn: true, ..READ });
+            assert_eq!(prepared, name(&Conditions { keeps_turn: true, ..READ }));
+            assert_eq!(prepared, name(&READ));
+            *counts.entry(prepared).or_insert(0) += 1;
+        }
+        assert_eq!((counts[&Box::from("a")], counts[&Box::from("b")]), (100, 200));
     }
 
     #[test]

@@ -139,6 +139,26 @@ async fn the_primary_serves_reads_when_no_replica_can() {
     uses(&gateway, &database, "r2").await;
 }
 
+/// This driver prepares with one message and executes with another: both must not take a turn.
+#[tokio::test]
+async fn what_only_prepares_takes_no_turn() {
+    if direct() {
+        return;
+    }
+    let cluster = own_cluster();
+    let database = database_on(&cluster, "turns");
+    let gateway = Gateway::in_front_of(&cluster).start();
+    uses(&gateway, &database, "r1").await;
+    uses(&gateway, &database, "r2").await;
+    let client = gateway.connect(&database).await;
+    let mut counts = HashMap::new();
+    for _ in 0..30 {
+        let node: String = client.query_one(WHERE, &[]).await.unwrap().get(0);
+        *counts.entry(node).or_insert(0) += 1;
+    }
+    assert_eq!((counts.get("r1"), counts.get("r2")), (Some(&15), Some(&15)), "{counts:?}");
+}
+
 /// Waits until a read is answered by `node`.
 async fn uses(gateway: &Gateway<'_>, database: &str, node: &str) {
     let start = Instant::now();
