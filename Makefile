@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust lint fmt bench conformance fuzz check-plugins budget prepare clean
+.PHONY: help demo test test-rust acceptance lint fmt bench conformance fuzz check-plugins budget prepare clean
 
 # One profile for everything, so that Wasmtime is compiled once.
 CARGO_FLAGS ?= --release --locked
@@ -34,6 +34,11 @@ test-rust:
 
 prepare: # what the tests need, installed if missing
 	@scripts/install-missing.sh compiler c++ postgresql wasm drivers valgrind
+
+acceptance: ## what is promised, with figures: 1 GiB through COPY, 200 policy swaps under load, dying replicas; ten minutes alone
+	@scripts/install-missing.sh compiler postgresql
+	@POINTSMAN_ACCEPTANCE=1 POINTSMAN_BULK_MIB=1024 cargo test $(CARGO_FLAGS) --test it -- --test-threads=1 --nocapture \
+	  acceptance:: bulk:: hostile:: $(ARGS)
 
 lint: ## formatting, clippy, shell scripts, dependency rules
 	@cargo fmt --check

@@ -1,4 +1,4 @@
-//! The compile thread: one module at a time, at low priority, off every path that someone waits on.
+//! The compile thread: one module at a time, large ones at low priority, off every path that someone waits on.
 //!
 //! Invariant: of several jobs for one policy only the latest is done; the others were overtaken before their turn.
 
@@ -12,8 +12,11 @@ use super::generation::{Ingredients, Loaded};
 use super::store::Message;
 use crate::policy::{Digest, Fault};
 
-/// How much the compile thread gives way to others. Low enough to leave queries alone, high enough that a small policy
-/// is ready within half a second on a machine whose cores are all busy.
+/// Modules of more bytes give way to queries; they take hundreds of milliseconds of a processor and up.
+const LARGE: usize = 256 << 10;
+
+/// How much. A small module does not: at lower priority than the queries on a machine whose cores are all busy, its few tens
+/// of milliseconds of a processor would come to seconds.
 const NICENESS: i32 = 5;
 
 /// A module that was not seen lately, to be compiled and tried.
@@ -36,9 +39,6 @@ pub(super) struct Done {
 
 /// Runs until the sender of jobs is gone.
 pub(super) fn run(engine: &Arc<Engine>, jobs: &Receiver<(Digest, Job)>, done: &Sender<Message>) {
-    if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "the compile thread keeps its priority");
-    }
     let mut waiting: BTreeMap<Box<str>, (Digest, Job)> = BTreeMap::new();
     loop {
         if waiting.is_empty() {
@@ -47,10 +47,25 @@ pub(super) fn run(engine: &Arc<Engine>, jobs: &Receiver<(Digest, Job)>, done: &S
         }
         waiting.extend(jobs.try_iter().map(|(digest, job)| (job.name.clone(), (digest, job))));
         let Some((_, (digest, job))) = waiting.pop_first() else { continue };
-        if done.send(Message::Done(perform(engine, digest, job))).is_err() {
+        let large = job.bytes.len() > LARGE;
+        let result = if large { give_way(|| perform(engine, digest, job)) } else { perform(engine, digest, job) };
+        if done.send(Message::Done(result)).is_err() {
             return;
         }
     }
+}
+
+/// Runs on a thread of lower priority: a thread that has lowered its own may not raise it again.
+fn give_way<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            if let Err(error) = rustix::process::nice(NICENESS) {
+                tracing::debug!(%error, "a compilation keeps its priority");
+            }
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Compiles and loads, on whatever thread calls.

@@ -115,21 +115,23 @@ pub fn reads(role: u32, salt: u32) -> Vec<u8> {
 
 /// As [`reads`], with code that no query reaches: at least so many bytes of file.
 pub fn sized(role: u32, salt: u32, bytes: usize) -> Vec<u8> {
-    let function = |n: usize| {
+    let block = |n: usize| {
         format!(
-            "(func (param i32) (result i32)
-                (if (i32.gt_u (local.get 0) (i32.const {n})) (then (local.set 0 (i32.mul (local.get 0) (i32.const {n})))))
-                (loop $l
-                    (i32.store (i32.and (local.get 0) (i32.const 1020)) (i32.rotl (local.get 0) (i32.const 7)))
-                    (local.set 0 (i32.add (i32.load (i32.and (local.get 0) (i32.const 508))) (i32.const {n})))
-                    (br_if $l (i32.lt_u (local.get 0) (i32.const {n}))))
-                (local.get 0))"
+            "(if (i32.gt_u (local.get 0) (i32.const {n})) (then (local.set 0 (i32.mul (local.get 0) (i32.const {n})))))
+            (loop $l
+                (i32.store (i32.and (local.get 0) (i32.const 1020)) (i32.rotl (local.get 0) (i32.const 7)))
+                (local.set 0 (i32.add (i32.load (i32.and (local.get 0) (i32.const 508))) (i32.const {n})))
+                (br_if $l (i32.lt_u (local.get 0) (i32.const {n}))))"
         )
     };
+    let function = |n: usize| {
+        let blocks: String = (n..n + 4).map(block).collect();
+        format!("(func (param i32) (result i32) {blocks} (local.get 0))")
+    };
     let short = reading(role, salt).build().len();
-    let (ten, empty) = ((0..10).map(function).collect::<String>(), reading(role, salt));
-    let each = (empty.with(&ten).build().len() - short) / 10;
-    let code: String = (0..bytes.saturating_sub(short) / each + 1).map(function).collect();
+    let ten: String = (0..10).map(function).collect();
+    let each = (reading(role, salt).with(&ten).build().len() - short) / 10;
+    let code: String = (0..=bytes.saturating_sub(short) / each).map(function).collect();
     reading(role, salt).with(&code).build()
 }
 

@@ -33,6 +33,7 @@ impl<'a> Memory<'a> {
     #[track_caller]
     fn check(&self) {
         if let (Some(before), Some(after)) = (self.before, self.gateway.peak_memory()) {
+            println!("figure: memory grew by {} KiB", (after - before) >> 10);
             assert!(after - before < GROWTH, "memory grew by {} MiB", (after - before) / MIB);
         }
     }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Gateway, Raw, database, direct, message, sqlstate, startup};
+use crate::support::{Gateway, PASSWORD, Raw, database, direct, message, run_with, sqlstate, startup, succeed, tool};
 
 const VERSION_3_0: u32 = 196_608;
 
@@ -13,10 +13,29 @@ fn serves(gateway: &Gateway<'_>, database: &str) {
     assert_eq!(gateway.query(database, "SELECT 'alive'"), "alive");
 }
 
+/// How much resident memory a gateway has come to need since it was asked first, at most.
+struct Memory(Option<u64>);
+
+impl Memory {
+    fn of(gateway: &Gateway<'_>) -> Self {
+        Self(gateway.peak_memory())
+    }
+
+    #[track_caller]
+    fn check(&self, gateway: &Gateway<'_>, mebibytes: u64) {
+        if let (Some(before), Some(after)) = (self.0, gateway.peak_memory()) {
+            println!("figure: memory grew by {} KiB of {mebibytes} MiB", (after - before) >> 10);
+            assert!(after - before < mebibytes << 20, "memory grew by {} KiB", (after - before) >> 10);
+        }
+    }
+}
+
 #[test]
 fn start_up_packets() {
     let database = database("hostile_startup");
     let gateway = Gateway::start();
+    serves(&gateway, &database);
+    let memory = Memory::of(&gateway);
     let good = startup(VERSION_3_0, &[("user", "demo"), ("database", &database)]);
     let unterminated = {
         let mut bytes = good.clone();
@@ -27,6 +46,10 @@ fn start_up_packets() {
     };
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("length of 1 GiB", [&0x4000_0000_u32.to_be_bytes()[..], &VERSION_3_0.to_be_bytes(), &[b'x'; 100]].concat()),
+        (
+            "a GiB of which 32 MiB come",
+            [&0x4000_0000_u32.to_be_bytes()[..], &VERSION_3_0.to_be_bytes(), &vec![b'x'; 32 << 20]].concat(),
+        ),
         ("length of 2^32 - 1", [&u32::MAX.to_be_bytes()[..], &VERSION_3_0.to_be_bytes()].concat()),
         ("length 0", vec![0; 8]),
         ("length 3", [&3_u32.to_be_bytes()[..], &[0; 8]].concat()),
@@ -64,19 +87,65 @@ fn start_up_packets() {
         }
     }
     serves(&gateway, &database);
+    memory.check(&gateway, 16);
+}
+
+#[test]
+fn messages_instead_of_a_password() {
+    let database = database("hostile_password");
+    let quoted = toml::Value::String(PASSWORD.into()).to_string();
+    let gateway = Gateway::setup().more(&format!("[users.scram_user]\npassword = {quoted}\n")).start();
+    let memory = Memory::of(&gateway);
+    let long = |tag: u8, length: u32| [&[tag][..], &length.to_be_bytes(), &vec![b'x'; 8 << 20]].concat();
+    for (what, bytes) in [
+        ("a query", message(b'Q', b"SELECT 1\0")),
+        ("a Sync", message(b'S', b"")),
+        ("a Parse and all that follows", [message(b'P', b"\0SELECT 1\0\0\0"), message(b'S', b"")].concat()),
+        ("a Terminate", message(b'X', b"")),
+        ("an empty password", message(b'p', b"")),
+        ("rubbish", message(b'p', &[0xff; 100])),
+        ("an unknown mechanism", message(b'p', b"PLAIN\0\0\0\0\x04abcd")),
+        ("a negative length inside", message(b'p', b"SCRAM-SHA-256\0\xff\xff\xff\xf0")),
+        ("a nonce that is none", message(b'p', b"SCRAM-SHA-256\0\0\0\0\x08n,,n=,r=")),
+        ("a second start-up packet", startup(VERSION_3_0, &[("user", "demo")])),
+        ("a password of 1 GiB, of which 8 MiB come", long(b'p', 0x4000_0000)),
+        ("a password of 2^32 - 1 bytes", long(b'p', u32::MAX)),
+        ("a length below 4", vec![b'p', 0, 0, 0, 3]),
+    ] {
+        let mut raw = Raw::connect(gateway.port);
+        raw.send(&startup(VERSION_3_0, &[("user", "scram_user"), ("database", &database)]));
+        let asked = raw.message().map(|(tag, body)| (tag, body[3]));
+        // AuthenticationSASL.
+        assert_eq!(asked, Some((b'R', 10)), "{what}");
+        raw.send(&bytes);
+        raw.close_writing();
+        let answer = raw.rest();
+        assert!(answer.iter().all(|(tag, _)| *tag == b'E'), "{what}: {answer:?}");
+        let mut psql = tool("psql");
+        psql.env("PGPASSWORD", PASSWORD).args(["-XqAtw", "-c", "SELECT 'alive'"]);
+        assert_eq!(succeed(psql.arg(gateway.url_for("scram_user", &database))), "alive", "{what}");
+    }
+    memory.check(&gateway, 16);
 }
 
 #[test]
 fn messages_after_log_in() {
     let database = database("hostile_messages");
     let gateway = Gateway::start();
+    serves(&gateway, &database);
+    let memory = Memory::of(&gateway);
     let bind_short = message(b'B', b"\0");
+    let of_a_gib = |tag: u8| [&[tag][..], &0x3fff_0000_u32.to_be_bytes(), &vec![b'x'; 32 << 20]].concat();
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("unknown tag", message(b'?', b"x")),
         ("tag 0", message(0, b"")),
         ("length below 4", vec![b'Q', 0, 0, 0, 3]),
         ("negative length", vec![b'Q', 0xff, 0xff, 0xff, 0xf0]),
         ("a Query of 2 GiB", vec![b'Q', 0x7f, 0xff, 0xff, 0xff]),
+        ("a Query of 1 GiB, of which 32 MiB come", of_a_gib(b'Q')),
+        ("a Parse of 1 GiB, of which 32 MiB come", of_a_gib(b'P')),
+        ("a Bind of 1 GiB, of which 32 MiB come", of_a_gib(b'B')),
+        ("COPY data of 1 GiB out of turn, of which 32 MiB come", of_a_gib(b'd')),
         ("a Sync of 100 MB", [&[b'S'][..], &100_000_000_u32.to_be_bytes()].concat()),
         ("a Query without its NUL", message(b'Q', b"SELECT 1")),
         ("an empty Parse", message(b'P', b"")),
@@ -103,6 +172,7 @@ fn messages_after_log_in() {
         );
         serves(&gateway, &database);
     }
+    memory.check(&gateway, 16);
 }
 
 #[test]
@@ -141,7 +211,8 @@ fn statements_made_to_exhaust_a_parser() {
     let database = database("hostile_sql");
     let gateway = Gateway::start();
     let sum = format!("SELECT {}1", "1+".repeat(3_000));
-    assert_eq!(crate::support::succeed(gateway.psql(&database).args(["-c", &sum])), "3001");
+    assert_eq!(succeed(gateway.psql(&database).args(["-c", &sum])), "3001");
+    let memory = Memory::of(&gateway);
     for (what, sql) in [
         ("80 KB of sums", format!("SELECT {}1", "1+".repeat(40_000))),
         ("parentheses", format!("SELECT {}1{}", "(".repeat(30_000), ")".repeat(30_000))),
@@ -153,13 +224,13 @@ fn statements_made_to_exhaust_a_parser() {
         ("dollar quotes", format!("SELECT {}", "$a$ $b$".repeat(10_000))),
         ("bytes that are not UTF-8", "SELECT '\u{fffd}'".replace('\u{fffd}', "\u{1}")),
     ] {
-        let output =
-            crate::support::run_with(gateway.psql(&database).args(["-v", "ON_ERROR_STOP=0"]), &format!("{sql}\n;\n"));
+        let output = run_with(gateway.psql(&database).args(["-v", "ON_ERROR_STOP=0"]), &format!("{sql}\n;\n"));
         // PostgreSQL answers, or says that it is too deep; psql itself never finds the connection lost.
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(!error.contains("connection"), "{what}: {error}\n{}", gateway.log());
         serves(&gateway, &database);
     }
+    memory.check(&gateway, 64);
 }
 
 #[test]
@@ -169,7 +240,7 @@ fn slow_and_many_and_silent() {
     }
     let database = database("hostile_slow");
     let gateway = Gateway::setup().server("client_login_timeout = \"1s\"\nmax_clients = 300").start();
-    let before = gateway.peak_memory();
+    let memory = Memory::of(&gateway);
     // A start-up packet, a byte at a time, never whole.
     let mut slow = Raw::connect(gateway.port);
     let start = Instant::now();
@@ -190,8 +261,20 @@ fn slow_and_many_and_silent() {
     for raw in &mut silent {
         assert!(raw.rest().iter().all(|(tag, _)| *tag == b'E'));
     }
-    if let (Some(before), Some(after)) = (before, gateway.peak_memory()) {
-        assert!(after - before < 32 << 20, "memory grew by {} KiB", (after - before) >> 10);
+    memory.check(&gateway, 32);
+    // The same after the log-in: messages that never become whole. What is not yet routed is held up to `hold_limit`.
+    let mut slow: Vec<Raw> = (0..200).map(|_| Raw::log_in(gateway.port, "demo", &database)).collect();
+    let long = message(b'Q', &vec![b' '; 60_000]);
+    for (number, raw) in slow.iter_mut().enumerate() {
+        let part = [5, 6, 1000, long.len() - 1][number % 4];
+        raw.send(&long[..part]);
     }
+    for _ in 0..20 {
+        for raw in &mut slow {
+            raw.send(b" ");
+        }
+        serves(&gateway, &database);
+    }
+    memory.check(&gateway, 64);
     serves(&gateway, &database);
 }

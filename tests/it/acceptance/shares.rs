@@ -60,9 +60,8 @@ fn reads_follow_the_weights_and_no_write_meets_a_replica() {
         let total = one + two;
         let share = one as f64 / total as f64 * 3.0;
         figure(format!(
-            "shares, {mode}: {total} reads: r1 {one}, r2 {two}: r1 has {:.4} of its share; {primary} statements on the primary, \
-             no error",
-            share
+            "shares, {mode}: {total} reads: r1 {one}, r2 {two}: r1 has {share:.4} of its share; {primary} statements on the primary, \
+             no error"
         ));
         assert!(total >= 3000, "{total} reads");
         assert!((0.99..=1.01).contains(&share), "{mode}: r1 {one}, r2 {two}");
