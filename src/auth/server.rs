@@ -75,6 +75,12 @@ impl ServerAuth {
         Self { user: user.into(), credentials, link, state: State::Start }
     }
 
+    /// Whether the next message brings a SCRAM challenge: to answer it takes milliseconds (see the module's text).
+    #[must_use]
+    pub fn derives_key_next(&self) -> bool {
+        matches!(self.state, State::ScramFirst(..))
+    }
+
     /// Takes the body of one Authentication message ('R'): four bytes of code and what follows; an answer goes to `out`.
     ///
     /// # Errors

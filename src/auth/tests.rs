@@ -420,6 +420,19 @@ fn password_messages() {
 }
 
 #[test]
+fn a_challenge_is_known_beforehand_to_cost_time() {
+    let check = |message: &[u8], expected: bool| {
+        let mut machine = ServerAuth::new("ann", password("sesame"), local());
+        assert!(!machine.derives_key_next());
+        assert_eq!(machine.on_authentication(message, &mut BytesMut::new()), Ok(ServerStep::Wait));
+        assert_eq!(machine.derives_key_next(), expected);
+    };
+    check(b"\0\0\0\x0aSCRAM-SHA-256\0\0", true);
+    check(&[0, 0, 0, 3], false);
+    check(&[0, 0, 0, 5, 1, 2, 3, 4], false);
+}
+
+#[test]
 fn what_servers_may_not_do() {
     let check = |credentials: Credentials, link: ServerLink, messages: &[&[u8]], expected: &str| {
         let mut machine = ServerAuth::new("ann", credentials, link);

@@ -15,7 +15,7 @@ pub(super) const CHUNK: usize = 16 << 10;
 
 /// Writes all of `out` and empties it.
 pub(super) async fn write(stream: &mut Stream, out: &mut BytesMut) -> std::io::Result<()> {
-    if !out.is_empty() {
+    if !out.is_empty() || stream.unflushed() {
         stream.write_all_buf(out).await?;
         stream.flush().await?;
     }

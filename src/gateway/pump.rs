@@ -53,7 +53,7 @@ impl Conversation {
                 return Poll::Ready(Event::Restore);
             }
             let waiting = self.session.output.len();
-            if waiting > 0 {
+            if waiting > 0 || self.client.unflushed() {
                 if write_out(&mut self.client, &mut self.session.output, task).is_err() {
                     return Poll::Ready(Event::ClientGone);
                 }
@@ -81,7 +81,7 @@ impl Conversation {
     fn exchange_with_server(&mut self, task: &mut TaskContext<'_>) -> Result<bool, Event> {
         let Some(lent) = &mut self.held else { return Ok(false) };
         let Server { stream, upstream, .. } = &mut **lent;
-        if !upstream.output.is_empty() {
+        if !upstream.output.is_empty() || stream.unflushed() {
             write_out(stream, &mut upstream.output, task).map_err(|error| Event::ServerLost(error.to_string()))?;
         }
         if !self.session.output.is_empty() {
@@ -129,7 +129,7 @@ impl Conversation {
                 Pull::Terminate => return Poll::Ready(Some(Event::Terminate)),
                 Pull::Violation(error) => return Poll::Ready(Some(Event::Violation(error))),
                 Pull::Stream => {
-                    if room && self.stream_on() {
+                    if room && self.stream_on(copy, busy) {
                         return Poll::Ready(None);
                     }
                     if !room {
@@ -176,15 +176,21 @@ impl Conversation {
         }
     }
 
-    /// Moves COPY data, or more of a long frame, to the server's output.
-    fn stream_on(&mut self) -> bool {
+    /// Moves COPY data, or more of a long frame, to the server's output: all that there is, so that the end of one frame
+    /// and the beginning of the next go out in one write.
+    fn stream_on(&mut self, copy: Copy, busy: bool) -> bool {
         let Some(lent) = &mut self.held else { return false };
-        if self.session.streaming() {
-            self.session.stream(&mut lent.upstream);
-        } else {
-            self.session.forward(&mut lent.upstream);
+        loop {
+            if self.session.streaming() {
+                self.session.stream(&mut lent.upstream);
+            } else {
+                self.session.forward(&mut lent.upstream);
+            }
+            let more = !self.session.input.is_empty() && lent.upstream.copy() == copy;
+            if !more || self.session.pull(copy, busy) != Pull::Stream {
+                return true;
+            }
         }
-        true
     }
 
     fn may_settle(&self) -> bool {
@@ -204,11 +210,9 @@ impl Conversation {
     }
 }
 
-/// Writes as much as the socket takes. An error means that the peer is gone.
+/// Writes as much as the socket takes, what TLS has held back since the last time included. An error means that the peer is
+/// gone.
 fn write_out(stream: &mut Stream, out: &mut BytesMut, task: &mut TaskContext<'_>) -> std::io::Result<()> {
-    if out.is_empty() {
-        return Ok(());
-    }
     while !out.is_empty() {
         match Pin::new(&mut *stream).poll_write(task, out) {
             Poll::Ready(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
@@ -217,7 +221,7 @@ fn write_out(stream: &mut Stream, out: &mut BytesMut, task: &mut TaskContext<'_>
             Poll::Pending => break,
         }
     }
-    // Plain sockets have nothing to flush; TLS may hold a record back.
+    // Plain sockets have nothing to flush; TLS may hold records back, and then its readiness to write wakes the task.
     if let Poll::Ready(Err(error)) = Pin::new(stream).poll_flush(task) {
         return Err(error);
     }

@@ -1,7 +1,8 @@
 //! A connection to a client or a server, whatever it runs over.
 //!
 //! Invariant: TLS runs over TCP alone (as with PostgreSQL, which answers 'N' on a Unix socket). Reading and writing allocate nothing
-//! here; rustls keeps its own buffers. With TLS, a write is on the wire only after a flush.
+//! here; rustls keeps its own buffers. With TLS, a write is on the wire only after a flush, and a flush may have to wait
+//! although the write did not: see [`Stream::unflushed`].
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -73,6 +74,7 @@ pub struct Stream {
     io: Io,
     peer: Peer,
     end_point: Option<Arc<[u8]>>,
+    unflushed: bool,
 }
 
 #[derive(Debug)]
@@ -97,7 +99,7 @@ impl Stream {
             .with_retries(KEEPALIVE_RETRIES);
         SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
         let peer = Peer::Tcp(SocketAddr::new(peer.ip().to_canonical(), peer.port()));
-        Ok(Self { io: Io::Tcp(socket), peer, end_point: None })
+        Ok(Self { io: Io::Tcp(socket), peer, end_point: None, unflushed: false })
     }
 
     /// Takes a client's connection on our Unix socket.
@@ -107,21 +109,21 @@ impl Stream {
     pub fn from_unix_client(socket: UnixStream) -> io::Result<Self> {
         let credentials = socket.peer_cred()?;
         let peer = Peer::UnixClient { uid: credentials.uid(), pid: credentials.pid() };
-        Ok(Self { io: Io::Unix(socket), peer, end_point: None })
+        Ok(Self { io: Io::Unix(socket), peer, end_point: None, unflushed: false })
     }
 
     /// Takes our connection to a server's Unix socket at `path`.
     #[must_use]
     pub fn from_unix_server(socket: UnixStream, path: PathBuf) -> Self {
-        Self { io: Io::Unix(socket), peer: Peer::UnixServer(path), end_point: None }
+        Self { io: Io::Unix(socket), peer: Peer::UnixServer(path), end_point: None, unflushed: false }
     }
 
     pub(super) fn tls_to_client(tls: server::TlsStream<TcpStream>, peer: Peer, end_point: Option<Arc<[u8]>>) -> Self {
-        Self { io: Io::TlsToClient(Box::new(tls)), peer, end_point }
+        Self { io: Io::TlsToClient(Box::new(tls)), peer, end_point, unflushed: false }
     }
 
     pub(super) fn tls_to_server(tls: client::TlsStream<TcpStream>, peer: Peer, end_point: Option<Arc<[u8]>>) -> Self {
-        Self { io: Io::TlsToServer(Box::new(tls)), peer, end_point }
+        Self { io: Io::TlsToServer(Box::new(tls)), peer, end_point, unflushed: false }
     }
 
     /// The bare TCP socket, to put TLS on.
@@ -175,6 +177,13 @@ impl Stream {
         }
     }
 
+    /// Whether something was written that may not be on the wire: flush again when the socket has room, even if there is
+    /// nothing more to write. Only ever with TLS, whose records wait in rustls while the socket is full.
+    #[must_use]
+    pub fn unflushed(&self) -> bool {
+        self.unflushed
+    }
+
     /// The tls-server-end-point hash (RFC 5929): of our own certificate towards a client, of the server's towards a server.
     /// `None` without TLS, or where the certificate's signature algorithm has no hash (Ed25519).
     #[must_use]
@@ -208,7 +217,7 @@ impl Stream {
 /// Runs the same call on whichever transport it is.
 macro_rules! on_io {
     ($self:ident, $io:ident => $call:expr) => {
-        match &mut $self.get_mut().io {
+        match &mut $self.as_mut().get_mut().io {
             Io::Tcp($io) => $call,
             Io::Unix($io) => $call,
             Io::TlsToServer($io) => $call,
@@ -218,21 +227,23 @@ macro_rules! on_io {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         on_io!(self, io => Pin::new(io).poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.unflushed |= self.is_tls();
         on_io!(self, io => Pin::new(io).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.unflushed |= self.is_tls();
         on_io!(self, io => Pin::new(io).poll_write_vectored(cx, bufs))
     }
 
@@ -245,11 +256,15 @@ impl AsyncWrite for Stream {
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_io!(self, io => Pin::new(io).poll_flush(cx))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = on_io!(self, io => Pin::new(io).poll_flush(cx));
+        if flushed.is_ready() {
+            self.unflushed = false;
+        }
+        flushed
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         on_io!(self, io => Pin::new(io).poll_shutdown(cx))
     }
 }

@@ -156,7 +156,14 @@ impl Connector {
             if stream.read_buf(&mut login.input).await.map_err(broken)? == 0 {
                 return Err(broken(std::io::ErrorKind::UnexpectedEof.into()));
             }
-            match login.advance() {
+            let step = if login.derives_key_next() {
+                let (back, step) = elsewhere(login).await.map_err(broken)?;
+                login = back;
+                step
+            } else {
+                login.advance()
+            };
+            match step {
                 Ok(LoginStep::Continue) => {}
                 Ok(LoginStep::Done(upstream)) => return Ok(upstream),
                 Err(source) => return Err(ConnectError::Login { node: parts.node.clone(), source }),
@@ -189,4 +196,14 @@ impl Connector {
             Err(_) => Err(ConnectError::TimedOut { node: node(), limit: parts.timeout }),
         }
     }
+}
+
+/// Lets the log-in go on upon a thread of its own: the sessions of this one need not wait while a key is derived.
+async fn elsewhere(mut login: Login) -> std::io::Result<(Login, Result<LoginStep, LoginError>)> {
+    let work = tokio::task::spawn_blocking(move || {
+        let step = login.advance();
+        (login, step)
+    });
+    // It fails if the runtime shuts down, or by a panic, which this task has no better answer to.
+    work.await.map_err(std::io::Error::other)
 }

@@ -82,6 +82,12 @@ impl Login {
         }
     }
 
+    /// Whether [`Self::advance`] will have to derive a key from the password: milliseconds of CPU, better spent where nobody waits.
+    #[must_use]
+    pub fn derives_key_next(&self) -> bool {
+        self.auth.as_ref().is_some_and(ServerAuth::derives_key_next)
+    }
+
     /// Takes what was received.
     ///
     /// # Errors

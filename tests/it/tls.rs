@@ -1,6 +1,8 @@
 //! TLS towards clients and towards servers, in each mode.
 
-use crate::support::{Certificates, Gateway, Setup, database, direct, run};
+use std::process::Command;
+
+use crate::support::{Certificates, Gateway, Setup, database, direct, run, succeed};
 
 /// Certificates beside the configuration, under the names that the tests use.
 fn with_files(setup: Setup<'static>) -> Setup<'static> {
@@ -132,4 +134,50 @@ fn a_server_that_cannot_prove_itself_gets_no_clients() {
         .start_without_servers();
     let error = enter(&gateway, &database, "sslmode=disable").unwrap_err();
     assert!(!error.contains("timeout expired"), "{error}");
+}
+
+/// A socket that is full when the last bytes are written: TLS takes them all and keeps some for later.
+#[test]
+fn what_tls_holds_back_goes_out_when_the_socket_has_room() {
+    if direct() {
+        return;
+    }
+    let database = database("tls_full");
+    let gateway = with_files(Gateway::setup())
+        .server("tls = { mode = \"require\", cert = \"server.crt\", key = \"server.key\" }")
+        .start();
+    let url = format!("{}?sslmode=require", gateway.url(&database));
+    let finish = |script: &str| {
+        let mut shell = Command::new("timeout");
+        shell.args([
+            "60",
+            "sh",
+            "-ec",
+            script,
+            "sh",
+            crate::support::tool("psql").get_program().to_str().unwrap(),
+            &url,
+        ]);
+        succeed(&mut shell)
+    };
+    // A client that begins to read late.
+    for mebibytes in [8, 12, 16] {
+        let sql = format!("COPY (SELECT repeat('x', 1023) FROM generate_series(1, {mebibytes} * 1024)) TO STDOUT");
+        let count = finish(&format!("\"$1\" -XqAt \"$2\" -c \"{sql}\" | {{ sleep 0.5; wc -c; }}"));
+        assert_eq!(count.trim(), (mebibytes << 20).to_string());
+    }
+    // A server that is slow to read: each row takes it a while.
+    gateway.query(&database, "CREATE TABLE slow (s text)");
+    gateway.query(
+        &database,
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END $$",
+    );
+    gateway.query(&database, "CREATE TRIGGER wait BEFORE INSERT ON slow FOR EACH ROW EXECUTE FUNCTION wait()");
+    for rows in [200, 230, 260] {
+        let row = "for (i = 0; i < 6; i++) s = s s; for (n = 0; n < rows; n++) print s";
+        let rows_of_text = format!("awk -v rows={rows} 'BEGIN {{ s = sprintf(\"%01023d\", 0); {row} }}'");
+        finish(&format!("{rows_of_text} | \"$1\" -XqAt \"$2\" -c 'COPY slow FROM STDIN'"));
+        assert_eq!(gateway.query(&database, "SELECT count(*) FROM slow"), rows.to_string());
+        gateway.query(&database, "TRUNCATE slow");
+    }
 }
