@@ -96,6 +96,8 @@ pub struct Session {
     group_failed: bool,
     /// A statement in flight drops prepared statements: what refers to them waits for its answer.
     barrier: bool,
+    /// A portal was bound that may begin COPY FROM STDIN when it is executed.
+    binds_copy: bool,
     /// A unit was refused here: messages are ignored up to the next Sync.
     skip_to_sync: bool,
     status: TransactionStatus,
@@ -201,6 +203,7 @@ impl Session {
             in_group: false,
             group_failed: false,
             barrier: false,
+            binds_copy: false,
             skip_to_sync: false,
             status: TransactionStatus::Idle,
             effects: Effects::NONE,
@@ -361,6 +364,10 @@ impl Receiver for Session {
     fn ready(&mut self, status: TransactionStatus) {
         self.group_failed = false;
         self.status = status;
+        if status == TransactionStatus::Idle && !self.in_group && self.unit.ops.is_empty() {
+            // Portals have gone with their transaction.
+            self.binds_copy = false;
+        }
     }
 }
 

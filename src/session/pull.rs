@@ -12,7 +12,7 @@ use bytes::Buf;
 use super::{Op, Session, Unit, What};
 use crate::sql::Kind;
 use crate::upstream::{Copy, Prepared};
-use crate::wire::frame::{HEADER_LEN, frontend_header};
+use crate::wire::frame::{HEADER_LEN, cstr, frontend_header};
 use crate::wire::{Header, Malformed, frontend};
 
 /// What the client's bytes amount to so far.
@@ -101,6 +101,11 @@ impl Session {
                     self.ignore(header, available);
                     continue;
                 }
+                b'H' if self.unit.ops.is_empty() && !self.in_group => {
+                    // Nothing waits to be flushed.
+                    self.ignore(header, available);
+                    continue;
+                }
                 b'Q' | b'F' if self.in_group || !self.unit.ops.is_empty() => {
                     Err(Malformed::Body("Query or FunctionCall without a Sync before it,"))
                 }
@@ -159,7 +164,8 @@ impl Session {
         let what = self.understand(header.tag, start, end, rest)?;
         let ends = matches!(what, What::Query(_) | What::LongQuery | What::Function);
         // A server that begins COPY FROM STDIN says so at once; a client may wait for that without a Flush.
-        let flush = matches!(what, What::Flush) || matches!(what, What::Execute) && self.binds_copy();
+        self.binds_copy |= Self::begins_copy(&what);
+        let flush = matches!(what, What::Flush) || matches!(what, What::Execute) && self.binds_copy;
         self.push(Op { len, rest, what });
         self.unit.closed |= ends;
         Ok(if ends || flush || rest > 0 || (self.cursor >= limits.hold && self.next_is_not_sync()) {
@@ -173,18 +179,16 @@ impl Session {
     fn named(tag: u8, frame: &[u8]) -> bool {
         match tag {
             b'B' => frontend::bind(frame).is_ok(),
-            b'P' => crate::wire::frame::cstr(frame.get(HEADER_LEN..).unwrap_or_default()).is_some(),
+            b'P' => cstr(frame.get(HEADER_LEN..).unwrap_or_default()).is_some(),
             _ => true,
         }
     }
 
-    fn binds_copy(&self) -> bool {
-        self.unit.ops.iter().any(|op| match &op.what {
-            What::Bind { statement: Some(statement) } => {
-                statement.analysis.shape.statements.iter().any(|statement| statement.kind == Kind::CopyIn)
-            }
-            _ => false,
-        })
+    fn begins_copy(what: &What) -> bool {
+        let What::Bind { statement } = what else { return false };
+        // What is not known may be one.
+        let Some(statement) = statement else { return true };
+        statement.analysis.shape.statements.iter().any(|statement| statement.kind == Kind::CopyIn)
     }
 
     /// A Sync that has already arrived belongs to the unit although the limit is reached.
@@ -289,7 +293,10 @@ impl Session {
     pub fn room(&self) -> usize {
         let limits = self.shared.limits;
         let wanted = match self.input.get(self.cursor..).map(frontend_header) {
-            Some(Ok(Some(header))) => self.cursor + header.len.min(limits.statement + HEADER_LEN),
+            // What stands behind a unit that is complete can wait.
+            Some(Ok(Some(header))) if !self.unit.complete => {
+                self.cursor + header.len.min(limits.statement + HEADER_LEN)
+            }
             // A full unit waits for the header behind it, which may be a Sync.
             _ => self.cursor + HEADER_LEN,
         };
