@@ -11,7 +11,7 @@ use bytes::{Buf, BytesMut};
 
 use super::{Op, Session, What};
 use crate::sql::{Analysis, Effects, Kind};
-use crate::upstream::{ErrorReply, Expected, Prepared, Receiver as _, Show, StatementId, Upstream};
+use crate::upstream::{ErrorReply, Expected, Prepared, Receiver as _, Replaced, Show, StatementId, Upstream};
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::{TransactionStatus, frontend};
 
@@ -95,8 +95,9 @@ impl Session {
                 }
                 What::LongParse { named } => {
                     self.pins.large_statement |= named;
+                    let mut replaced = Replaced::Nothing;
                     if !named {
-                        self.unnamed = None;
+                        replaced = self.replaced();
                         self.pins.large_unnamed = true;
                         up.forget_unnamed();
                     }
@@ -105,7 +106,7 @@ impl Session {
                             statement: None,
                             client_name: None,
                             unnamed: !named,
-                            replaced: None,
+                            replaced,
                             show: Show::Pass,
                         },
                         self,
@@ -178,20 +179,20 @@ impl Session {
 
     /// Refuses the unit on the server that is held, so that the transaction fails there as it fails for the client.
     pub fn refuse_on(&mut self, up: &mut Upstream, reply: ErrorReply) {
-        self.drop_unit_statements();
+        self.drop_unit_statements(true);
         let held = self.cursor;
         let unit = self.take_unit();
         let rest = unit.ops.last().map_or(0, |op| op.rest);
         self.input.advance(held);
         self.ignoring = rest;
-        frontend::write_parse(&mut up.output, b"", REFUSED, &[0, 0]);
-        up.forget_unnamed();
+        // Under a name, which is not taken when the Parse fails: the unnamed statement stays what it is.
+        frontend::write_parse(&mut up.output, b"pointsman", REFUSED, &[0, 0]);
         up.expect(
             Expected::Parse {
                 statement: None,
                 client_name: None,
-                unnamed: true,
-                replaced: None,
+                unnamed: false,
+                replaced: Replaced::Nothing,
                 show: Show::Replace(Box::new(reply)),
             },
             self,
@@ -205,32 +206,43 @@ impl Session {
         self.in_group = !unit.closed;
     }
 
-    /// The unit will never be sent: the statements that it declared do not exist, those that it closed do. The message
-    /// that is answered with the error is the first one.
-    pub(super) fn drop_unit_statements(&mut self) {
-        let ops = std::mem::take(&mut self.unit.ops);
-        let mut end = self.cursor;
+    /// The unit is not sent: the statements that it declared do not exist, those that it closed do. `refused`: it never
+    /// will be, and its first message is the one that is answered with the error.
+    pub(super) fn drop_unit_statements(&mut self, refused: bool) {
+        let (ops, input) = (std::mem::take(&mut self.unit.ops), std::mem::take(&mut self.input));
+        self.take_back(&ops, &input[..self.cursor], refused);
+        (self.unit.ops, self.input) = (ops, input);
+    }
+
+    /// The same for messages whose bytes are `bytes`.
+    fn take_back(&mut self, ops: &[Op], bytes: &[u8], refused: bool) {
+        let mut end = ops.iter().map(|op| op.len).sum();
         for (i, Op { len, what, .. }) in ops.iter().enumerate().rev() {
-            let frame = end - len..end;
+            let frame = &bytes[end - len..end];
             end -= len;
             match what {
                 What::Parse { named: false, replaced, .. } => {
-                    self.unnamed = if i == 0 { None } else { replaced.clone() };
+                    let failed = i == 0 && refused;
+                    self.pins.large_unnamed &= !failed;
+                    self.unnamed = match replaced {
+                        Replaced::Statement(statement) if !failed => Some(Arc::clone(statement)),
+                        _ => None,
+                    };
                 }
                 What::Parse { duplicate: false, .. } => {
-                    if let Ok(parse) = frontend::parse(&self.input[frame]) {
+                    if let Ok(parse) = frontend::parse(frame) {
                         self.statements.remove(parse.name);
                     }
                 }
                 What::CloseStatement { held: Some(statement) } => {
-                    let name = self.target_name(&frame);
-                    self.close_skipped(&name, statement);
+                    if let Ok(target) = frontend::target(frame) {
+                        self.close_skipped(target.name, statement);
+                    }
                 }
-                What::Query(_) | What::LongQuery => self.drop_unnamed(),
+                What::Query(_) | What::LongQuery if refused => self.drop_unnamed(),
                 _ => {}
             }
         }
-        self.unit.ops = ops;
     }
 
     /// What a simple query does first.
@@ -265,7 +277,8 @@ impl Session {
     /// else's.
     fn keep_foreign(&mut self, up: &mut Upstream, rewrite: &mut Rewrite<'_>, name: &[u8]) {
         let held = up.prepared.named(name);
-        if !(held.is_some() || name.is_empty() && !self.pins.large_unnamed) {
+        let may_be_ours = held.is_some() || name.starts_with(b"pm_") && up.unready() > 0;
+        if !(may_be_ours || name.is_empty() && !self.pins.large_unnamed) {
             return;
         }
         rewrite.before(&self.input, up);
@@ -292,21 +305,33 @@ impl Session {
             up.expect(Expected::Local { tag: b'1', client_name: name, statement: Some(statement) }, self);
             return;
         }
-        if up.prepared.touch(statement.id) {
-            // Held, but perhaps no longer valid: only the server can say what a Parse would say now.
-            self.close_on(up, &statement);
-        }
-        self.prepare(up, &statement, Some(name), Show::Pass);
+        // Held, but perhaps no longer valid: only the server can say what a Parse would say now.
+        let held = up.prepared.touch(statement.id);
+        self.prepare(up, &statement, held, Some(name), Show::Pass);
     }
 
     /// Makes `up` hold `statement` under its name.
     fn ensure(&mut self, up: &mut Upstream, statement: &Arc<Prepared>) {
-        if !up.prepared.touch(statement.id) {
-            self.prepare(up, statement, None, Show::Hide);
+        let held = up.holds(statement.id);
+        if held != Some(true) {
+            // A group in flight may prepare it, or fail before it comes to that.
+            self.prepare(up, statement, held.is_some(), None, Show::Hide);
         }
     }
 
-    fn prepare(&mut self, up: &mut Upstream, statement: &Arc<Prepared>, client_name: Option<Box<[u8]>>, show: Show) {
+    /// `held`: the server may hold it already.
+    fn prepare(
+        &mut self,
+        up: &mut Upstream,
+        statement: &Arc<Prepared>,
+        held: bool,
+        client_name: Option<Box<[u8]>>,
+        show: Show,
+    ) {
+        if held || up.unready() > 0 {
+            // Groups in flight may close it, or fail before they come to that.
+            self.close_on(up, statement);
+        }
         if let Some(victim) = up.prepared.victim() {
             let mut name = Vec::with_capacity(24);
             victim.write_name(&mut name);
@@ -322,7 +347,7 @@ impl Session {
                 statement: Some(Arc::clone(statement)),
                 client_name,
                 unnamed: false,
-                replaced: None,
+                replaced: Replaced::Nothing,
                 show,
             },
             self,
@@ -348,7 +373,13 @@ impl Session {
         for (show, text) in [(Show::Hide, &b""[..]), (Show::Pass, &statement.text)] {
             frontend::write_parse(&mut up.output, &name, text, &[0, 0]);
             up.expect(
-                Expected::Parse { statement: None, client_name: None, unnamed: false, replaced: None, show },
+                Expected::Parse {
+                    statement: None,
+                    client_name: None,
+                    unnamed: false,
+                    replaced: Replaced::Nothing,
+                    show,
+                },
                 self,
             );
         }
@@ -384,7 +415,7 @@ impl Session {
     }
 
     fn ensure_unnamed(&mut self, up: &mut Upstream, rewrite: &mut Rewrite<'_>, statement: &Arc<Prepared>) {
-        if up.unnamed() == Some(statement.id) {
+        if up.holds_unnamed(statement.id) {
             return;
         }
         rewrite.before(&self.input, up);
@@ -394,7 +425,7 @@ impl Session {
                 statement: Some(Arc::clone(statement)),
                 client_name: None,
                 unnamed: true,
-                replaced: None,
+                replaced: Replaced::Nothing,
                 show: Show::Hide,
             },
             self,

@@ -110,7 +110,7 @@ impl Session {
 
     /// Refuses the unit while no server is held.
     pub fn refuse(&mut self, reply: &ErrorReply) {
-        self.drop_unit_statements();
+        self.drop_unit_statements(true);
         let held = self.cursor;
         let unit = self.take_unit();
         self.ignoring += unit.ops.last().map_or(0, |op| op.rest);

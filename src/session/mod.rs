@@ -20,7 +20,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use crate::sql::{Analysis, Analyzer, Effects, TextContext};
-use crate::upstream::{Parameters, Prepared, Receiver, Registry, Scope, Settings, StatementId};
+use crate::upstream::{Parameters, Prepared, Receiver, Registry, Replaced, Scope, Settings, StatementId};
 use crate::wire::{Malformed, TransactionStatus};
 
 pub use deferred::Deferred;
@@ -154,7 +154,7 @@ enum What {
         statement: Arc<Prepared>,
         named: bool,
         duplicate: bool,
-        replaced: Option<Arc<Prepared>>,
+        replaced: Replaced,
     },
     /// A Parse too long to be held, under the client's own name.
     LongParse {
@@ -318,17 +318,14 @@ impl Receiver for Session {
         true
     }
 
-    fn parse_failed(&mut self, client_name: &[u8], statement: StatementId) -> bool {
-        // A unit that waits for its decision may have looked the statement up already.
-        for op in &mut self.unit.ops {
-            match &mut op.what {
-                What::Parse { statement: parsed, .. } if parsed.id == statement => break,
-                What::Bind { statement: used } | What::DescribeStatement { statement: used } => {
-                    used.take_if(|used| used.id == statement);
-                }
-                _ => {}
-            }
+    fn look_again(&mut self) {
+        if !self.unit.is_copy() {
+            self.drop_unit_statements(false);
+            self.take_unit();
         }
+    }
+
+    fn parse_failed(&mut self, client_name: &[u8], statement: StatementId) -> bool {
         if client_name.is_empty() {
             return self.unnamed.take_if(|held| held.id == statement).is_some();
         }
@@ -337,6 +334,14 @@ impl Receiver for Session {
             self.statements.remove(client_name);
         }
         current
+    }
+
+    fn long_parse_failed(&mut self) {
+        self.pins.large_unnamed = false;
+    }
+
+    fn long_parse_kept(&mut self) {
+        self.pins.large_unnamed |= self.unnamed.is_none();
     }
 
     fn command_complete(&mut self, tag: &[u8]) {

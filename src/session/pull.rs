@@ -11,7 +11,7 @@ use bytes::Buf;
 
 use super::{Op, Session, Unit, What};
 use crate::sql::Kind;
-use crate::upstream::{Copy, Prepared};
+use crate::upstream::{Copy, Prepared, Replaced};
 use crate::wire::frame::{HEADER_LEN, cstr, frontend_header};
 use crate::wire::{Header, Malformed, frontend};
 
@@ -233,7 +233,8 @@ impl Session {
         let analyze = || shared.analyzer.analyze(parse.text, context);
         if parse.name.is_empty() {
             let statement = shared.registry.single(parse.text, parse.types, analyze());
-            let replaced = self.unnamed.replace(Arc::clone(&statement));
+            let replaced = self.replaced();
+            self.unnamed = Some(Arc::clone(&statement));
             return Ok(What::Parse { statement, named: false, duplicate: false, replaced });
         }
         let statement = shared.registry.share(parse.text, parse.types, analyze);
@@ -244,7 +245,16 @@ impl Session {
             }
             self.statements.insert(parse.name.into(), Arc::clone(&statement));
         }
-        Ok(What::Parse { statement, named: true, duplicate, replaced: None })
+        Ok(What::Parse { statement, named: true, duplicate, replaced: Replaced::Nothing })
+    }
+
+    /// The unnamed statement, which is about to be another.
+    pub(super) fn replaced(&mut self) -> Replaced {
+        match self.unnamed.take() {
+            Some(statement) => Replaced::Statement(statement),
+            None if self.pins.large_unnamed => Replaced::Long,
+            None => Replaced::Nothing,
+        }
     }
 
     fn close(&mut self, name: &[u8]) -> What {

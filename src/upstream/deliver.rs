@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 
-use super::{Copy, Error, Expected, Prepared, Show, StatementId, Upstream};
+use super::{Copy, Error, Expected, Prepared, Replaced, Show, StatementId, Upstream};
 use crate::wire::backend;
 use crate::wire::frame::{HEADER_LEN, backend_header};
 use crate::wire::{Header, TransactionStatus};
@@ -24,8 +24,15 @@ pub trait Receiver {
     fn output(&mut self) -> &mut BytesMut;
     /// A setting was reported. Returns whether the client is told.
     fn parameter_status(&mut self, name: &[u8], value: &[u8]) -> bool;
+    /// Messages sent were ignored, and what they declared is taken back next: what was looked at behind them and not yet
+    /// sent must be looked at again.
+    fn look_again(&mut self);
     /// A statement's Parse failed or was skipped; it does not exist. Returns whether the client's name stood for it.
     fn parse_failed(&mut self, client_name: &[u8], statement: StatementId) -> bool;
+    /// The Parse of an unnamed statement too long to be held failed or was skipped.
+    fn long_parse_failed(&mut self);
+    /// What would have replaced such a statement was skipped: it exists still.
+    fn long_parse_kept(&mut self);
     /// A Close that was answered here was skipped: the client's statement exists still.
     fn close_skipped(&mut self, client_name: &[u8], statement: &Arc<Prepared>);
     /// A Sync was ignored by a server in COPY FROM STDIN: the group is open again.
@@ -162,10 +169,16 @@ impl Upstream {
             (b'E', _) => Ok(self.error(frame, to)),
             (b'1', Some(Expected::Parse { show, .. })) | (b'3', Some(Expected::Close { show, .. })) => {
                 let hide = *show != Show::Pass;
-                if let Some(Expected::Parse { statement: Some(statement), unnamed: false, .. }) =
-                    self.expected.pop_front()
-                {
-                    self.prepared.succeeded(&statement);
+                match self.expected.pop_front() {
+                    Some(Expected::Parse { statement: Some(statement), unnamed: false, .. }) => {
+                        self.prepared.succeeded(&statement);
+                    }
+                    Some(Expected::Parse { statement: Some(statement), .. }) => {
+                        if let Some((_, sent_in)) = self.unnamed.as_mut().filter(|(id, _)| *id == statement.id) {
+                            *sent_in = None;
+                        }
+                    }
+                    _ => {}
                 }
                 Ok(if hide { Verdict::Drop } else { Verdict::Keep })
             }
@@ -223,15 +236,12 @@ impl Upstream {
         }
         self.prepared.clear();
         // What was sent behind it comes after it on the server, too.
+        self.replay(1);
         for expected in self.expected.iter().skip(1) {
             match expected {
-                Expected::Parse { statement: Some(statement), client_name, unnamed: false, .. } => {
-                    self.prepared.insert(statement.id);
-                    if let Some(name) = client_name {
-                        to.close_skipped(name, statement);
-                    }
+                Expected::Parse { statement: Some(statement), client_name: Some(name), unnamed: false, .. } => {
+                    to.close_skipped(name, statement);
                 }
-                Expected::Close { statement: Some(id), .. } => self.prepared.remove(*id),
                 Expected::Local { tag: b'1', client_name, statement: Some(statement) } => {
                     to.close_skipped(client_name, statement);
                 }
@@ -296,23 +306,18 @@ impl Upstream {
 
     /// After an error in the extended protocol the server reads and discards messages until a Sync.
     fn skip_to_sync<R: Receiver>(&mut self, to: &mut R) {
+        to.look_again();
         let end = self.expected.iter().position(|expected| matches!(expected, Expected::Sync));
         self.skipping = end.is_none();
         let mut skipped: Vec<_> = self.expected.drain(..end.unwrap_or(self.expected.len())).collect();
         if let Some(Expected::Parse { replaced, .. }) = skipped.first_mut() {
             // It was not skipped: the unnamed statement goes before the new one is looked at.
-            *replaced = None;
-        }
-        if let Some(Expected::Parse { statement: Some(failed), unnamed: true, .. }) = skipped.first() {
-            for expected in &mut self.expected {
-                if let Expected::Parse { replaced, .. } = expected {
-                    replaced.take_if(|replaced| replaced.id == failed.id);
-                }
-            }
+            *replaced = Replaced::Nothing;
         }
         while let Some(expected) = skipped.pop() {
             self.undo(expected, to);
         }
+        self.replay(0);
     }
 
     /// A server in COPY FROM STDIN ignores Flush and Sync that stand before CopyDone (`CopyGetData` in `copyfromparse.c`).

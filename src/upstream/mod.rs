@@ -108,6 +108,28 @@ pub enum Show {
     Replace(Box<ErrorReply>),
 }
 
+/// What the client had under a name until a Parse.
+#[derive(Debug, Clone, Default)]
+pub enum Replaced {
+    /// Nothing, or nothing that a skipped Parse would leave.
+    #[default]
+    Nothing,
+    /// This.
+    Statement(Arc<Prepared>),
+    /// An unnamed statement too long to be held.
+    Long,
+}
+
+impl Replaced {
+    fn restore<R: Receiver>(self, name: &[u8], to: &mut R) {
+        match self {
+            Self::Nothing => {}
+            Self::Statement(statement) => to.close_skipped(name, &statement),
+            Self::Long => to.long_parse_kept(),
+        }
+    }
+}
+
 /// The answer that a message sent to the server will bring.
 #[derive(Debug, Clone)]
 pub enum Expected {
@@ -120,7 +142,7 @@ pub enum Expected {
         /// Whether the server knows it as the unnamed statement.
         unnamed: bool,
         /// The client's statement of that name until now; it stays if the Parse is skipped.
-        replaced: Option<Arc<Prepared>>,
+        replaced: Replaced,
         /// What the client sees.
         show: Show,
     },
@@ -178,6 +200,9 @@ impl Expected {
     }
 }
 
+/// A group in which nothing is sent: the next user of a statement makes sure of it.
+const DOUBTED: u64 = u64::MAX;
+
 /// Which way COPY data flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Copy {
@@ -208,6 +233,8 @@ pub struct Upstream {
     expected: VecDeque<Expected>,
     /// Entries of `expected` that end with ReadyForQuery.
     unready: usize,
+    /// Counts what ends with one: messages sent under the same number are skipped together.
+    group: u64,
     status: TransactionStatus,
     /// Bytes of the current frame that pass without being looked at.
     passing: usize,
@@ -217,7 +244,8 @@ pub struct Upstream {
     /// A FATAL came, or the protocol was violated.
     broken: bool,
     fatal: Option<Box<crate::wire::ErrorFields>>,
-    unnamed: Option<StatementId>,
+    /// What the unnamed statement is, and the group in which its Parse was sent (`None`: it was answered).
+    unnamed: Option<(StatementId, Option<u64>)>,
     /// Names that a client's own Parse left on the server; closed before its next use.
     litter: Vec<Box<[u8]>>,
 }
@@ -235,6 +263,7 @@ impl Upstream {
             key,
             expected: VecDeque::new(),
             unready: 0,
+            group: 0,
             status: TransactionStatus::Idle,
             passing: 0,
             skipping: false,
@@ -299,10 +328,28 @@ impl Upstream {
         self.copy = Copy::None;
     }
 
-    /// The statement that the server knows as the unnamed one.
+    /// Whether a message that is sent now surely finds a statement under its name of ours; `None`: the server lacks it.
+    pub fn holds(&mut self, id: StatementId) -> Option<bool> {
+        self.prepared.sure(id, self.group)
+    }
+
+    /// Notes once more what the messages in flight, but for the first `skip`, do to the server's set.
+    fn replay(&mut self, skip: usize) {
+        for expected in self.expected.iter().skip(skip) {
+            match expected {
+                Expected::Parse { statement: Some(statement), unnamed: false, .. } => {
+                    self.prepared.insert(statement.id, DOUBTED);
+                }
+                Expected::Close { statement: Some(id), .. } => self.prepared.remove(*id),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a message that is sent now surely finds a statement as the unnamed one.
     #[must_use]
-    pub fn unnamed(&self) -> Option<StatementId> {
-        self.unnamed
+    pub fn holds_unnamed(&self, id: StatementId) -> bool {
+        self.unnamed.is_some_and(|(held, sent_in)| held == id && sent_in.is_none_or(|sent_in| sent_in == self.group))
     }
 
     /// Messages sent and not yet answered.
@@ -325,7 +372,7 @@ impl Upstream {
     pub fn unnamed_dropped(&mut self) {
         for expected in &mut self.expected {
             match expected {
-                Expected::Parse { unnamed: true, replaced, .. } => *replaced = None,
+                Expected::Parse { unnamed: true, replaced, .. } => *replaced = Replaced::Nothing,
                 Expected::Local { tag: b'3', client_name, statement } if client_name.is_empty() => *statement = None,
                 _ => {}
             }
@@ -345,12 +392,15 @@ impl Upstream {
                 to.group_reopened();
                 return;
             }
-            Expected::Sync | Expected::Query | Expected::Deallocate { .. } | Expected::Function => self.unready += 1,
+            Expected::Sync | Expected::Query | Expected::Deallocate { .. } | Expected::Function => {
+                self.unready += 1;
+                self.group += 1;
+            }
             Expected::Parse { statement: Some(statement), unnamed, .. } => {
                 if *unnamed {
-                    self.unnamed = Some(statement.id);
+                    self.unnamed = Some((statement.id, Some(self.group)));
                 } else {
-                    self.prepared.insert(statement.id);
+                    self.prepared.insert(statement.id, self.group);
                 }
             }
             Expected::Close { statement: Some(id), .. } => self.prepared.remove(*id),
@@ -381,6 +431,7 @@ impl Upstream {
     pub fn abandon<R: Receiver>(&mut self, to: &mut R) {
         self.broken = true;
         self.unready = 0;
+        to.look_again();
         while let Some(expected) = self.expected.pop_back() {
             self.undo(expected, to);
         }
@@ -392,26 +443,54 @@ impl Upstream {
         self.fatal.as_deref()
     }
 
+    /// An unnamed statement (`None`: a long one) was not made: the next that the client sent behind it replaces what it would
+    /// have replaced. Returns whether there is a next.
+    fn never_was(&mut self, statement: Option<StatementId>, before: &Replaced) -> bool {
+        let next = self.expected.iter_mut().find_map(|expected| match expected {
+            // A hidden Parse, which makes no statement of the client's, has a statement and no name.
+            Expected::Parse { unnamed: true, statement, client_name, replaced, .. }
+                if statement.is_none() || client_name.is_some() =>
+            {
+                Some(replaced)
+            }
+            _ => None,
+        });
+        let Some(replaced) = next else { return false };
+        let was_it = match replaced {
+            Replaced::Nothing => false,
+            Replaced::Statement(replaced) => statement == Some(replaced.id),
+            Replaced::Long => statement.is_none(),
+        };
+        if was_it {
+            *replaced = before.clone();
+        }
+        true
+    }
+
     /// What a message that the server ignored must not be believed to have done. The last message comes first, so that each
     /// finds the state that it left.
     fn undo<R: Receiver>(&mut self, expected: Expected, to: &mut R) {
         match expected {
-            Expected::Parse { statement, client_name, unnamed, replaced, .. } => {
-                if let Some(statement) = statement {
-                    if unnamed {
-                        self.unnamed = None;
-                    } else {
-                        self.prepared.remove(statement.id);
+            Expected::Parse { statement: Some(statement), client_name, unnamed, replaced, .. } => {
+                if unnamed {
+                    self.unnamed = None;
+                    if client_name.is_some() {
+                        self.never_was(Some(statement.id), &replaced);
                     }
-                    if let Some(name) = client_name {
-                        let current = to.parse_failed(&name, statement.id);
-                        if let Some(replaced) = replaced.filter(|_| current) {
-                            to.close_skipped(&name, &replaced);
-                        }
-                    }
+                } else {
+                    self.prepared.remove(statement.id);
+                }
+                if let Some(name) = client_name.filter(|name| to.parse_failed(name, statement.id)) {
+                    replaced.restore(&name, to);
                 }
             }
-            Expected::Close { statement: Some(id), .. } => self.prepared.insert(id),
+            Expected::Parse { unnamed: true, replaced, .. } => {
+                if !self.never_was(None, &replaced) {
+                    to.long_parse_failed();
+                    replaced.restore(b"", to);
+                }
+            }
+            Expected::Close { statement: Some(id), .. } => self.prepared.insert(id, DOUBTED),
             Expected::Local { tag: b'1', client_name, statement: Some(statement) } => {
                 to.parse_failed(&client_name, statement.id);
             }

@@ -139,6 +139,8 @@ pub struct PreparedSet {
 #[derive(Debug)]
 struct Held {
     used: u64,
+    /// The group in which its Parse was sent; `None`: it was answered.
+    sent_in: Option<u64>,
     /// Under what its Parse was sent.
     parsed: Option<(Arc<Settings>, Scope)>,
 }
@@ -185,8 +187,10 @@ impl PreparedSet {
     }
 
     /// A Parse that was sent under a name of ours succeeded.
-    pub(super) fn succeeded(&self, statement: &Prepared) {
-        if let Some((settings, scope)) = self.held.get(&statement.id).and_then(|held| held.parsed.as_ref()) {
+    pub(super) fn succeeded(&mut self, statement: &Prepared) {
+        let Some(held) = self.held.get_mut(&statement.id) else { return };
+        held.sent_in = None;
+        if let Some((settings, scope)) = &held.parsed {
             statement.prove(*scope, settings);
         }
     }
@@ -220,9 +224,16 @@ impl PreparedSet {
         self.held.is_empty()
     }
 
-    pub(super) fn insert(&mut self, id: StatementId) {
+    /// Notes a statement whose Parse is sent in this group.
+    pub(super) fn insert(&mut self, id: StatementId, group: u64) {
         self.clock += 1;
-        self.held.insert(id, Held { used: self.clock, parsed: None });
+        self.held.insert(id, Held { used: self.clock, sent_in: Some(group), parsed: None });
+    }
+
+    /// Whether a message of this group surely finds it; `None`: it is not held. Marks it as used.
+    pub(super) fn sure(&mut self, id: StatementId, group: u64) -> Option<bool> {
+        self.touch(id);
+        self.held.get(&id).map(|held| held.sent_in.is_none_or(|sent_in| sent_in == group))
     }
 
     pub(super) fn remove(&mut self, id: StatementId) {

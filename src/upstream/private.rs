@@ -45,9 +45,12 @@ impl Receiver for Private {
     fn parameter_status(&mut self, _: &[u8], _: &[u8]) -> bool {
         false
     }
+    fn look_again(&mut self) {}
     fn parse_failed(&mut self, _: &[u8], _: StatementId) -> bool {
         false
     }
+    fn long_parse_failed(&mut self) {}
+    fn long_parse_kept(&mut self) {}
     fn close_skipped(&mut self, _: &[u8], _: &Arc<Prepared>) {}
     fn group_reopened(&mut self) {}
     fn command_complete(&mut self, _: &[u8]) {}
