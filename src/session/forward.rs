@@ -252,7 +252,7 @@ impl Session {
     }
 
     /// Whether a message may drop prepared statements by their names.
-    fn drops_statements(&self, what: &What) -> bool {
+    pub(super) fn drops_statements(&self, what: &What) -> bool {
         let drops = |analysis: &Analysis| {
             analysis.shape.statements.iter().any(|statement| statement.kind == Kind::Deallocate)
                 || analysis.shape.effects.any(Effects::DROPS_PREPARED)

@@ -10,6 +10,7 @@
 mod deferred;
 mod forward;
 mod local;
+mod names;
 mod parts;
 mod pull;
 mod state;
@@ -26,6 +27,7 @@ use crate::wire::{Malformed, TransactionStatus};
 pub use deferred::Deferred;
 pub use forward::Forwarded;
 pub use local::LocalAnswer;
+use names::Names;
 pub use parts::{BoundValues, Part};
 pub use pull::Pull;
 pub use state::{Audit, Pins};
@@ -96,6 +98,10 @@ pub struct Session {
     group_failed: bool,
     /// A statement in flight drops prepared statements: what refers to them waits for its answer.
     barrier: bool,
+    /// Names that the open group declares or closes.
+    names_open: Names,
+    /// Names that groups in flight do: what refers to one must know what became of it.
+    names_in_flight: Names,
     /// A portal was bound that may begin COPY FROM STDIN when it is executed.
     binds_copy: bool,
     /// A unit was refused here: messages are ignored up to the next Sync.
@@ -203,6 +209,8 @@ impl Session {
             in_group: false,
             group_failed: false,
             barrier: false,
+            names_open: Names::default(),
+            names_in_flight: Names::default(),
             binds_copy: false,
             skip_to_sync: false,
             status: TransactionStatus::Idle,

@@ -51,6 +51,9 @@ impl Session {
             // COPY data found before, for which the server had no room.
             return Pull::Stream;
         }
+        if !busy {
+            self.names_in_flight.clear();
+        }
         if self.barrier && copy == Copy::None {
             if busy {
                 return Pull::Wait;
@@ -161,7 +164,19 @@ impl Session {
         if rest > 0 && available < limits.hold && !Self::named(header.tag, &self.input[start..end]) {
             return Ok(Next::More);
         }
+        let name = statement_name(header.tag, &self.input[start..end]);
+        if name.is_some_and(|name| self.in_doubt(header.tag, name)) {
+            return Ok(Next::More);
+        }
         let what = self.understand(header.tag, start, end, rest)?;
+        if !self.names_in_flight.is_empty() && self.drops_statements(&what) {
+            return Ok(Next::More);
+        }
+        if matches!(header.tag, b'P' | b'C')
+            && let Some(name) = statement_name(header.tag, &self.input[start..end])
+        {
+            self.names_open.insert(name, limits.prepared);
+        }
         let ends = matches!(what, What::Query(_) | What::LongQuery | What::Function);
         // A server that begins COPY FROM STDIN says so at once; a client may wait for that without a Flush.
         self.binds_copy |= Self::begins_copy(&what);
@@ -182,6 +197,12 @@ impl Session {
             b'P' => cstr(frame.get(HEADER_LEN..).unwrap_or_default()).is_some(),
             _ => true,
         }
+    }
+
+    /// Whether what a name stands for depends on a group in flight. A Parse without a name replaces whatever there is.
+    fn in_doubt(&self, tag: u8, name: &[u8]) -> bool {
+        let decided_here = name.is_empty() && (tag == b'P' || self.names_open.contains(name));
+        !decided_here && self.names_in_flight.contains(name)
     }
 
     fn begins_copy(what: &What) -> bool {
@@ -267,6 +288,7 @@ impl Session {
         self.push(Op { len: header.len, rest: 0, what: What::Sync });
         self.skip_to_sync = false;
         self.unit.closed = true;
+        self.names_in_flight.take(&mut self.names_open, self.shared.limits.prepared);
         Next::Unit
     }
 
@@ -318,6 +340,16 @@ impl Session {
     pub(super) fn take_unit(&mut self) -> Unit {
         self.cursor = 0;
         std::mem::take(&mut self.unit)
+    }
+}
+
+/// The name of the statement that a message refers to. `frame` may be the head of a long one.
+fn statement_name(tag: u8, frame: &[u8]) -> Option<&[u8]> {
+    match tag {
+        b'P' => cstr(frame.get(HEADER_LEN..)?).map(|(name, _)| name),
+        b'B' => frontend::bind(frame).ok().map(|bind| bind.statement),
+        b'C' | b'D' => frontend::target(frame).ok().filter(|target| target.kind == b'S').map(|target| target.name),
+        _ => None,
     }
 }
 
