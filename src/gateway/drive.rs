@@ -379,9 +379,11 @@ impl Conversation {
                 return Ok(Some(refused));
             }
         }
+        let fails = self.session.deferred.failed();
         let Some(prelude) = self.session.deferred.take_prelude() else { return Ok(None) };
         let answer = private::ask(lent, &prelude).await?;
-        Ok(private::error_of(&answer))
+        let as_it_should = fails && answer.status == TransactionStatus::Failed;
+        Ok(private::error_of(&answer).filter(|_| !as_it_should))
     }
 
     /// Waits for a server. The outer error ends the session, the inner one the unit.

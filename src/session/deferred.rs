@@ -8,6 +8,9 @@
 use super::Limits;
 use crate::sql::{Effects, Kind, Shape, Statement};
 
+/// A statement that parses anywhere and fails in any transaction.
+const FAIL: &str = "ROLLBACK TO SAVEPOINT \"pointsman: an earlier statement was refused\"";
+
 /// Transaction control statements that wait for a transaction's first statement.
 #[derive(Debug, Default)]
 pub struct Deferred {
@@ -64,21 +67,27 @@ impl Deferred {
         self.failed = true;
     }
 
-    /// What must run before the first statement, as one simple query; nothing waits afterwards.
+    /// What must run before the first statement, as one simple query; nothing waits afterwards. If the transaction has
+    /// failed, the query's last statement fails as well.
     pub fn take_prelude(&mut self) -> Option<String> {
         let waiting = std::mem::take(self);
         if waiting.texts.is_empty() {
             return None;
         }
+        let mut texts: Vec<_> = waiting.texts.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
+        if waiting.failed {
+            texts.push(FAIL.to_owned());
+        }
         // A newline ends a comment that a text may end with.
-        let texts: Vec<_> = waiting.texts.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
         Some(texts.join("\n;\n"))
     }
 
     /// What a text whose shape is `shape` means here; `None`: it needs a server.
     pub(super) fn step(&self, shape: &Shape, limits: Limits) -> Option<Step> {
         let [statement] = shape.statements.as_slice() else {
-            return self.failed.then_some(Step::Refuse);
+            // An empty text is not refused, and of several statements the first may end the transaction.
+            let refused = shape.statements.first().is_some_and(|first| !leaves_failure(first));
+            return (self.failed && refused).then_some(Step::Refuse);
         };
         if !self.active() {
             let begin = statement.kind == Kind::Begin && statement.transaction.is_some_and(|t| t.whole && !t.chain);
@@ -89,7 +98,11 @@ impl Deferred {
         }
         let known = statement.object.as_ref().is_some_and(|name| self.savepoints.contains(name));
         if self.failed {
-            return Some(if statement.kind == Kind::RollbackTo && known { Step::Return } else { Step::Refuse });
+            return match statement.kind {
+                Kind::RollbackTo if known => Some(Step::Return),
+                _ if leaves_failure(statement) => None,
+                _ => Some(Step::Refuse),
+            };
         }
         if self.texts.len() >= limits.deferred {
             return None;
@@ -144,6 +157,11 @@ impl Deferred {
             self.savepoints.truncate(at + 1);
         }
     }
+}
+
+/// Whether a server runs it in a failed transaction (`IsTransactionExitStmt` in `postgres.c`).
+fn leaves_failure(statement: &Statement) -> bool {
+    matches!(statement.kind, Kind::Commit | Kind::Rollback | Kind::RollbackTo | Kind::PrepareTransaction)
 }
 
 fn ending(statement: &Statement) -> Option<&'static str> {

@@ -215,7 +215,7 @@ impl Session {
     }
 
     /// The same for messages whose bytes are `bytes`.
-    fn take_back(&mut self, ops: &[Op], bytes: &[u8], refused: bool) {
+    pub(super) fn take_back(&mut self, ops: &[Op], bytes: &[u8], refused: bool) {
         let mut end = ops.iter().map(|op| op.len).sum();
         for (i, Op { len, what, .. }) in ops.iter().enumerate().rev() {
             let frame = &bytes[end - len..end];

@@ -10,7 +10,8 @@ use bytes::{Buf, BufMut};
 use super::deferred::Step;
 use super::{Op, Session, What, text_context};
 use crate::sql::{Analysis, Kind, Shape};
-use crate::upstream::{ErrorReply, Interner, Parameters};
+use crate::upstream::{ErrorReply, Interner, Parameters, Prepared};
+use crate::wire::frame::{HEADER_LEN, cstr};
 use crate::wire::{TransactionStatus, backend, frontend};
 
 /// Whether a unit was answered without a server.
@@ -34,11 +35,6 @@ impl Session {
     /// Answers the unit if that needs no server. Call it only while no server is held.
     pub fn answer_locally(&mut self) -> LocalAnswer {
         if !self.unit.closed || self.in_group || !self.runs_locally() {
-            if self.deferred.failed() {
-                // On a server the transaction would not have failed.
-                self.refuse(&aborted());
-                return LocalAnswer::Answered;
-            }
             return LocalAnswer::NeedsServer;
         }
         let held = self.cursor;
@@ -46,34 +42,35 @@ impl Session {
         let bytes = self.input.split_to(held);
         let mut at = 0;
         let mut failed = false;
-        let mut portal: Option<Arc<crate::upstream::Prepared>> = None;
-        for Op { len, what, .. } in unit.ops {
-            let frame = &bytes[at..at + len];
+        let mut portal: Option<&Arc<Prepared>> = None;
+        for (i, Op { len, what, .. }) in unit.ops.iter().enumerate() {
+            let start = at;
             at += len;
+            let frame = &bytes[start..at];
             if failed && !matches!(what, What::Sync) {
-                self.undo_declaration(&what);
                 continue;
             }
             match what {
                 What::Query(analysis) => {
                     self.unnamed = None;
                     let text = frontend::query(frame).unwrap_or_default();
-                    failed = !self.run(&analysis, text, true);
+                    self.run(analysis, text);
                     self.ready();
                 }
                 // In a failed transaction everything but its end is refused as soon as it is read.
-                What::Parse { ref statement, .. } if self.refused(&statement.analysis.shape) => {
+                What::Parse { statement, .. } if self.refused(&statement.analysis.shape) => {
                     failed = true;
                     aborted().write(&mut self.output);
-                    self.undo_declaration(&what);
+                    self.take_back(&unit.ops[i..], &bytes[start..], true);
                 }
                 What::Parse { .. } => backend::write_bare(&mut self.output, b'1'),
                 What::Bind { statement: Some(statement) } if self.refused(&statement.analysis.shape) => {
                     failed = true;
                     aborted().write(&mut self.output);
+                    self.take_back(&unit.ops[i..], &bytes[start..], false);
                 }
                 What::Bind { statement } => {
-                    portal = statement;
+                    portal = statement.as_ref();
                     backend::write_bare(&mut self.output, b'2');
                 }
                 What::DescribeStatement { .. } => {
@@ -82,8 +79,11 @@ impl Session {
                 }
                 What::DescribePortal => backend::write_bare(&mut self.output, b'n'),
                 What::Execute => {
-                    if let Some(statement) = portal.clone() {
-                        failed = !self.run(&statement.analysis, &statement.text, false);
+                    if let Some(statement) = portal
+                        && !self.run(&statement.analysis, &statement.text)
+                    {
+                        failed = true;
+                        self.take_back(&unit.ops[i..], &bytes[start..], false);
                     }
                 }
                 What::CloseStatement { .. } | What::ClosePortal => backend::write_bare(&mut self.output, b'3'),
@@ -176,8 +176,20 @@ impl Session {
     fn runs_locally(&self) -> bool {
         let mut portals = 0;
         let mut executed = 0;
+        // The portal bound last: a local answer is about it and no other.
+        let mut portal: Option<&[u8]> = None;
+        let mut at = 0;
         let mut transaction_steps = 0;
         for op in &self.unit.ops {
+            let frame = &self.input[at..at + op.len];
+            at += op.len;
+            if let What::Parse { statement, .. } | What::Bind { statement: Some(statement) } = &op.what
+                && transaction_steps == 0
+                && self.refused(&statement.analysis.shape)
+            {
+                // What follows is ignored.
+                return true;
+            }
             let local = match &op.what {
                 What::Query(analysis) => {
                     transaction_steps += 1;
@@ -185,24 +197,29 @@ impl Session {
                 }
                 What::Parse { statement, duplicate, .. } => {
                     // Parsing alone is no step; a server must have said that anything else parses.
-                    let control =
-                        self.answer_for(&statement.analysis.shape).is_some() && statement.types.as_ref() == [0, 0];
-                    !duplicate && (control || statement.is_proven(self.scope, &self.settings))
+                    !duplicate && (self.controls(statement) || statement.is_proven(self.scope, &self.settings))
                 }
                 What::Bind { statement: Some(statement) } => {
                     portals += 1;
-                    self.answer_for(&statement.analysis.shape).is_some()
+                    let bind = frontend::bind(frame).ok();
+                    portal = bind.as_ref().map(|bind| bind.portal);
+                    // No formats, no values.
+                    self.controls(statement) && bind.is_some_and(|bind| bind.rest.starts_with(&[0, 0, 0, 0]))
                 }
+                // A server may describe it or refuse to: that depends on its columns.
                 What::DescribeStatement { statement: Some(statement) } => {
-                    self.answer_for(&statement.analysis.shape).is_some()
+                    self.controls(statement) && !self.refused(&statement.analysis.shape)
                 }
-                What::DescribePortal => portals > 0,
+                What::DescribePortal => {
+                    portals > executed && portal == frontend::target(frame).ok().map(|target| target.name)
+                }
                 What::Execute => {
                     executed += 1;
                     transaction_steps += 1;
-                    portals == executed
+                    portals == executed && portal == frame.get(HEADER_LEN..).and_then(cstr).map(|(name, _)| name)
                 }
-                What::CloseStatement { .. } | What::ClosePortal | What::Sync => true,
+                What::ClosePortal => portals == executed,
+                What::CloseStatement { .. } | What::Sync => true,
                 _ => false,
             };
             if !local {
@@ -214,8 +231,15 @@ impl Session {
         transaction_steps <= 1 && portals == executed
     }
 
+    /// Whether a statement is one that [`Session::answer_for`] takes, without parameters.
+    fn controls(&self, statement: &Prepared) -> bool {
+        self.answer_for(&statement.analysis.shape).is_some() && statement.types.as_ref() == [0, 0]
+    }
+
     fn answer_for(&self, shape: &Shape) -> Option<Run> {
-        if let Some(step) = self.deferred.step(shape, self.shared.limits) {
+        if let Some(step) = self.deferred.step(shape, self.shared.limits)
+            && !(step == Step::Join("SET") && self.reports(shape))
+        {
             return Some(Run::Transaction(step));
         }
         match shape.statements.as_slice() {
@@ -227,8 +251,14 @@ impl Session {
         }
     }
 
+    /// Whether a statement sets what a server reports: a client is told the new value together with the answer.
+    fn reports(&self, shape: &Shape) -> bool {
+        let reported = |name: &str| self.reported.iter().any(|(held, _)| held.eq_ignore_ascii_case(name.as_bytes()));
+        shape.statements.iter().flat_map(|statement| &statement.settings).any(|name| reported(name))
+    }
+
     /// Runs a statement that [`Session::answer_for`] takes. Returns whether it succeeded.
-    fn run(&mut self, analysis: &Analysis, text: &[u8], _simple: bool) -> bool {
+    fn run(&mut self, analysis: &Analysis, text: &[u8]) -> bool {
         let Some(run) = self.answer_for(&analysis.shape) else { return true };
         let statement = analysis.shape.statements.first();
         match run {
@@ -243,9 +273,7 @@ impl Session {
                     self.deferred.apply(step, statement, text);
                 }
                 let tag = match step {
-                    Step::Begin
-                        if text.trim_ascii_start().get(..5).is_some_and(|w| w.eq_ignore_ascii_case(b"start")) =>
-                    {
+                    Step::Begin if statement.is_some_and(|s| s.transaction.is_some_and(|t| t.start)) => {
                         "START TRANSACTION"
                     }
                     Step::Begin => "BEGIN",
@@ -266,14 +294,6 @@ impl Session {
     /// Whether a statement of this shape is refused because the transaction has failed.
     fn refused(&self, shape: &Shape) -> bool {
         matches!(self.answer_for(shape), Some(Run::Transaction(Step::Refuse)))
-    }
-
-    fn undo_declaration(&mut self, what: &What) {
-        if let What::Parse { statement, duplicate: false, .. } = what {
-            let id = statement.id;
-            self.statements.retain(|_, held| held.id != id);
-            self.unnamed.take_if(|held| held.id == id);
-        }
     }
 }
 

@@ -291,6 +291,8 @@ pub struct Transaction {
     pub serializable: Option<bool>,
     /// AND CHAIN.
     pub chain: bool,
+    /// START TRANSACTION, which is completed as such, rather than BEGIN.
+    pub start: bool,
     /// Nothing in the statement was left uninterpreted; only then may a gateway answer it by itself.
     pub whole: bool,
 }

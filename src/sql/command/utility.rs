@@ -234,7 +234,7 @@ impl Reader<'_> {
     }
 
     fn transaction(&mut self, first: &str, s: &mut Statement) {
-        let mut t = Transaction::default();
+        let mut t = Transaction { start: first == "start", ..Transaction::default() };
         let kind = match first {
             "begin" | "start" => {
                 let open = if first == "begin" {
