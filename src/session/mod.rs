@@ -305,6 +305,13 @@ impl Unit {
         })
     }
 
+    /// Its messages by their names.
+    #[cfg(test)]
+    fn brief(&self) -> String {
+        let name = |op: &Op| format!("{:?}", op.what).split([' ', '(']).next().unwrap_or_default().to_owned();
+        self.ops.iter().map(name).collect::<Vec<_>>().join(" ")
+    }
+
     /// Whether it has no message.
     #[must_use]
     pub fn is_empty(&self) -> bool {

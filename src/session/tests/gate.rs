@@ -15,6 +15,7 @@ use super::{REFUSED_STATE, REFUSED_TEXT, messages};
 use crate::session::{LocalAnswer, Pull, Session, Shared};
 use crate::sql::Effects;
 use crate::upstream::{Answer, Copy, ErrorReply, Interner, Parameters, Private, Scope, Settings, Upstream};
+use crate::wire::frame::frontend_header;
 use crate::wire::startup::CancelKey;
 use crate::wire::{TransactionStatus, backend};
 
@@ -48,6 +49,8 @@ pub(super) struct Gate {
     servers: Vec<Server>,
     rng: Rng,
     interner: Interner<Parameters>,
+    /// Every step that moves bytes is told.
+    traces: bool,
 }
 
 impl Gate {
@@ -58,7 +61,9 @@ impl Gate {
         servers: usize,
         prepared: usize,
     ) -> Self {
-        let parameters = Arc::new(Parameters::default());
+        let mut parameters = Parameters::default();
+        parameters.set(b"application_name", b"");
+        let parameters = Arc::new(parameters);
         let settings = Arc::new(Settings::default());
         let clients = conversations
             .into_iter()
@@ -87,7 +92,7 @@ impl Gate {
                 lent: false,
             })
             .collect();
-        Self { clients, servers, rng, interner: Interner::default() }
+        Self { clients, servers, rng, interner: Interner::default(), traces: std::env::var_os("SIM_TRACE").is_some() }
     }
 
     /// Runs to the end.
@@ -102,7 +107,7 @@ impl Gate {
         }
         for client in &self.clients {
             let (got, wanted) = (messages(&client.received), messages(&client.conversation.answers));
-            assert_eq!(got.list, wanted.list, "the answers differ from those of one server");
+            assert!(got.list == wanted.list, "the answers differ from those of one server\n{}", self.differences());
         }
         for server in &self.servers {
             assert!(!server.lent && server.up.idle(), "a server that is not idle went back");
@@ -127,6 +132,9 @@ impl Gate {
             let same = got.iter().zip(&wanted).take_while(|(a, b)| a == b).count();
             let from = same.saturating_sub(8);
             let part = |list: &[String]| list[from.min(list.len())..(same + 5).min(list.len())].join(" | ");
+            if got == wanted && client.ended {
+                continue;
+            }
             let _ = writeln!(
                 text,
                 "differs at {same} of {}\n  got {}\n  wanted {}",
@@ -134,6 +142,9 @@ impl Gate {
                 part(&got),
                 part(&wanted)
             );
+            for piece in &client.conversation.pieces {
+                let _ = writeln!(text, "  sent after {}: {}", piece.after, spoken(&piece.bytes));
+            }
         }
         text
     }
@@ -166,6 +177,10 @@ impl Gate {
         if self.clients[at].ended {
             return;
         }
+        if self.must_settle_first(at) {
+            self.settle(at);
+            return self.check(at);
+        }
         match self.rng.below(5) {
             0 => self.client_writes(at),
             1 => {
@@ -186,6 +201,21 @@ impl Gate {
         self.check(at);
     }
 
+    /// Nothing is in flight, and the server held is in no transaction.
+    fn may_settle(&self, at: usize) -> bool {
+        let client = &self.clients[at];
+        let rests = |up: &Upstream| up.quiet() && up.status() == TransactionStatus::Idle;
+        !client.settled
+            && !client.session.in_group()
+            && !client.session.streaming()
+            && client.held.is_some_and(|held| rests(&self.servers[held].up))
+    }
+
+    /// What is asked is asked before the client has its ReadyForQuery, so that a setting that comes back is told ahead.
+    fn must_settle_first(&self, at: usize) -> bool {
+        self.clients[at].session.audit_due() && self.may_settle(at)
+    }
+
     /// The client's socket: what it sends goes into the session's input as far as there is room.
     fn client_writes(&mut self, at: usize) {
         let client = &mut self.clients[at];
@@ -196,6 +226,9 @@ impl Gate {
         let room = client.session.room();
         let left = &piece.bytes[client.part..];
         let step = (self.rng.below(CHUNK) + 1).min(left.len()).min(room);
+        if self.traces {
+            eprintln!("client {at} writes {}", spoken(&left[..step]));
+        }
         client.session.input.extend_from_slice(&left[..step]);
         client.part += step;
         if client.part == piece.bytes.len() {
@@ -207,6 +240,9 @@ impl Gate {
     fn server_reads(&mut self, held: usize) {
         let server = &mut self.servers[held];
         let step = (self.rng.below(CHUNK) + 1).min(server.up.output.len());
+        if self.traces {
+            eprintln!("server {held} reads {}", spoken(&server.up.output[..step]));
+        }
         server.model.input.extend_from_slice(&server.up.output.split_to(step));
     }
 
@@ -221,6 +257,9 @@ impl Gate {
         if step == 0 {
             return;
         }
+        if self.traces {
+            eprintln!("client {at} gets {:?} from {held}", server.model.output[..step].escape_ascii().to_string());
+        }
         server.up.input.extend_from_slice(&server.model.output.split_to(step));
         if let Err(error) = server.up.deliver(&mut client.session) {
             panic!("deliver: {error}\n{}", self.describe());
@@ -228,15 +267,10 @@ impl Gate {
     }
 
     fn pump(&mut self, at: usize) {
-        let client = &mut self.clients[at];
-        if let Some(held) = client.held
-            && !client.settled
-            && !client.session.in_group()
-            && !client.session.streaming()
-            && self.servers[held].up.idle()
-        {
+        if self.may_settle(at) {
             return self.settle(at);
         }
+        let client = &mut self.clients[at];
         let (copy, busy, room) = match client.held {
             Some(held) => {
                 let up = &self.servers[held].up;
@@ -249,7 +283,12 @@ impl Gate {
         }
         client.blocked = false;
         match client.session.pull(copy, busy) {
-            Pull::Unit => self.unit(at),
+            Pull::Unit => {
+                if self.traces {
+                    eprintln!("client {at} unit {}", client.session.unit().brief());
+                }
+                self.unit(at);
+            }
             Pull::Terminate => self.finish(at),
             Pull::Violation(error) => panic!("violation: {error}\n{}", self.describe()),
             Pull::Stream if room => {
@@ -317,9 +356,11 @@ impl Gate {
             assert!(answer.error.is_none(), "{sql}");
             server.up.settings = Some(wanted);
         }
+        let failed = client.session.deferred.failed();
         if let Some(prelude) = client.session.deferred.take_prelude() {
             let answer = ask(server, &prelude, &mut self.rng);
-            assert!(answer.error.is_none(), "{prelude}: {:?}", answer.error);
+            let wanted = if failed { TransactionStatus::Failed } else { TransactionStatus::Active };
+            assert_eq!((answer.error.is_some(), answer.status), (failed, wanted), "{prelude}");
         }
         client.session.report(&mut server.up.parameters, &self.interner);
         client.session.forward(&mut server.up);
@@ -334,7 +375,15 @@ impl Gate {
         if let Some(audit) = client.session.audit() {
             let answer = ask(server, &audit.sql, &mut self.rng);
             assert!(answer.error.is_none());
+            client.session.output.extend_from_slice(&answer.notifications);
             server.up.settings = client.session.audited(&audit, &answer).map(Arc::new);
+        }
+        let wanted = Arc::clone(&client.session.settings);
+        if let Some(applied) = server.up.settings.clone().filter(|applied| *applied != wanted) {
+            let answer = ask(server, &wanted.transition(Some(&applied)), &mut self.rng);
+            assert!(answer.error.is_none());
+            server.up.settings = Some(wanted);
+            client.session.report_before_ready(&mut server.up.parameters, &self.interner);
         }
         if client.session.pins.any() {
             client.settled = true;
@@ -342,6 +391,7 @@ impl Gate {
         }
         client.held = None;
         server.lent = false;
+        assert!(server.up.idle(), "a server that is not idle went back: {:?}", server.up);
     }
 
     /// The client said goodbye: what it left on a server goes.
@@ -408,6 +458,18 @@ fn decide(session: &mut Session) -> Result<(), ErrorReply> {
         session.note_opaque();
     }
     Ok(())
+}
+
+/// What a client sends, in short.
+fn spoken(mut bytes: &[u8]) -> String {
+    let mut text = String::new();
+    while let Ok(Some(header)) = frontend_header(bytes) {
+        let (frame, rest) = bytes.split_at(header.len.min(bytes.len()));
+        let shown: String = frame[5..].escape_ascii().to_string().chars().take(60).collect();
+        let _ = write!(text, "{}({shown}) ", char::from(header.tag));
+        bytes = rest;
+    }
+    text
 }
 
 /// Reads the SQLSTATE of an ErrorResponse.

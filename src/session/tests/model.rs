@@ -18,7 +18,7 @@ use crate::wire::{TransactionStatus, backend, frontend};
 enum Command {
     Rows(usize),
     Echo,
-    #[allow(dead_code, reason = "the model can fail with any SQLSTATE; not every one is drawn")]
+    /// In parse analysis.
     Fails(&'static str),
     FailsAtExecute,
     Show(String),
@@ -60,7 +60,8 @@ struct Portal {
     command: Option<Command>,
     values: Vec<u8>,
     sent: usize,
-    done: bool,
+    /// How many savepoints stood when it was made.
+    depth: usize,
 }
 
 /// Settings as they were, and those that SET LOCAL will bring back.
@@ -98,6 +99,8 @@ pub(super) struct Model {
     savepoints: Vec<(String, Values)>,
     block: Block,
     pipelined: bool,
+    /// A query string of several commands runs.
+    several: bool,
     skipping: bool,
     copy: Option<CopyIn>,
     reported: Option<String>,
@@ -126,6 +129,7 @@ impl Model {
             savepoints: Vec::new(),
             block: Block::None,
             pipelined: false,
+            several: false,
             skipping: false,
             copy: None,
             reported: None,
@@ -232,6 +236,7 @@ impl Model {
 
     fn ready(&mut self) {
         self.pipelined = false;
+        self.several = false;
         let name = self.values.set.get("application_name").cloned();
         if name != self.reported {
             backend::write_parameter_status(
@@ -254,7 +259,11 @@ impl Model {
         backend::write_error(&mut self.pending, b'E', "ERROR", failure.0, "it failed", None);
         self.flush();
         match self.block {
-            Block::Explicit => self.block = Block::Failed,
+            Block::Explicit => {
+                // What was set is rolled back now, not when the client says ROLLBACK.
+                self.block = Block::Failed;
+                self.values = self.savepoints.last().map_or(&self.at_begin, |(_, values)| values).clone();
+            }
             Block::Implicit => self.abort(),
             Block::None | Block::Failed => {}
         }
@@ -302,13 +311,16 @@ impl Model {
 
     fn simple(&mut self, list: Vec<Command>) {
         let mut list = list.into_iter();
-        let several = list.len() > 1;
-        self.portals.remove(&b""[..]);
+        self.several |= list.len() > 1;
         while let Some(command) = list.next() {
-            self.pipelined = several;
+            self.pipelined = self.several;
             let copies = matches!(command, Command::CopyIn);
             let result = self.allowed(&command).and_then(|()| {
                 self.begin_implicit();
+                if !matches!(command, Command::Fails(_)) {
+                    // What passes parse analysis gets the unnamed portal.
+                    self.portals.remove(&b""[..]);
+                }
                 if let Some(rows) = self.description(&command) {
                     row_description(&mut self.pending, rows);
                 }
@@ -371,6 +383,9 @@ impl Model {
         if let Some(command) = &command {
             self.allowed(command)?;
         }
+        if let Some(Command::Fails(state)) = command {
+            return Err(Failure(state));
+        }
         if !parse.name.is_empty() && self.statements.contains_key(parse.name) {
             return Err(Failure("42P05"));
         }
@@ -397,6 +412,9 @@ impl Model {
             rest.advance(length);
         }
         assert_eq!(rest, [0, 0], "result formats");
+        if self.block == Block::Failed && (count > 0 || statement.command.is_none()) {
+            return Err(Failure("25P02"));
+        }
         if let Some(command) = &statement.command {
             self.allowed(command)?;
         }
@@ -404,7 +422,10 @@ impl Model {
             return Err(Failure("42P03"));
         }
         self.begin_implicit();
-        self.portals.insert(bind.portal.into(), Portal { command: statement.command, values, sent: 0, done: false });
+        self.portals.insert(
+            bind.portal.into(),
+            Portal { command: statement.command, values, sent: 0, depth: self.savepoints.len() },
+        );
         backend::write_bare(&mut self.pending, b'2');
         Ok(())
     }
@@ -417,6 +438,8 @@ impl Model {
             self.portals.get(target.name).ok_or(self.missing("34000"))?.command.clone()
         };
         if let Some(command) = &command {
+            // PostgreSQL refuses only what has columns. The gateway may have to prepare the statement first, on a server that
+            // has not seen it, and there that is refused whatever it is.
             self.allowed(command)?;
         }
         if target.kind == b'S' {
@@ -448,19 +471,19 @@ impl Model {
         };
         self.allowed(&command)?;
         let rows = matches!(command, Command::Rows(_) | Command::Echo | Command::Show(_));
-        if portal.done && !rows {
-            return Err(Failure("55000"));
-        }
         self.begin_implicit();
         let values = std::mem::take(&mut portal.values);
         let suspended = self.run_command(&command, &values, limit, &mut portal.sent)?;
         portal.values = values;
-        portal.done = true;
         self.pipelined = true;
         if suspended {
             backend::write_bare(&mut self.pending, b's');
         }
-        if let Some(held) = self.portals.get_mut(name) {
+        if !rows {
+            // On a server it stays until the transaction ends and cannot be run again. That it cannot is what is modelled: the
+            // gateway may have run it by itself, and then another SQLSTATE says so.
+            self.portals.remove(name);
+        } else if let Some(held) = self.portals.get_mut(name) {
             *held = portal;
         }
         if matches!(command, Command::CopyIn) {
@@ -528,6 +551,9 @@ impl Model {
             Command::Fails(state) => return Err(Failure(state)),
             Command::Set { local, name, value } => {
                 if *local {
+                    if self.block == Block::Implicit && !self.several {
+                        warning(out, "25P01");
+                    }
                     let before = self.values.set.get(name).cloned();
                     self.values.before_local.entry(name.clone()).or_insert(before);
                 } else {
@@ -548,12 +574,17 @@ impl Model {
             }
             Command::Begin(tag) => {
                 if self.block == Block::Explicit {
-                    backend::write_error(out, b'N', "WARNING", "25001", "already", None);
+                    warning(out, "25001");
                 }
                 self.block = Block::Explicit;
                 (*tag).to_owned()
             }
             Command::Commit => match self.block {
+                Block::Implicit => {
+                    warning(out, "25P01");
+                    self.commit();
+                    "COMMIT".to_owned()
+                }
                 Block::Failed => {
                     self.abort();
                     "ROLLBACK".to_owned()
@@ -564,6 +595,9 @@ impl Model {
                 }
             },
             Command::Rollback => {
+                if self.block == Block::Implicit {
+                    warning(out, "25P01");
+                }
                 self.abort();
                 "ROLLBACK".to_owned()
             }
@@ -581,12 +615,15 @@ impl Model {
                 self.savepoints.truncate(at + 1);
                 self.values = self.savepoints[at].1.clone();
                 self.block = Block::Explicit;
-                self.portals.clear();
+                self.portals.retain(|_, portal| portal.depth <= at);
                 "ROLLBACK".to_owned()
             }
             Command::Release(name) => {
                 let at = self.savepoint(name)?;
                 self.savepoints.truncate(at);
+                for portal in self.portals.values_mut() {
+                    portal.depth = portal.depth.min(at);
+                }
                 "RELEASE".to_owned()
             }
             Command::CopyIn => {
@@ -672,6 +709,10 @@ impl Model {
     }
 }
 
+fn warning(out: &mut BytesMut, sqlstate: &str) {
+    backend::write_error(out, b'N', "WARNING", sqlstate, "so to speak", None);
+}
+
 fn row_description(out: &mut BytesMut, columns: u16) {
     frontend::frame(out, b'T', |out| {
         out.put_u16(columns);
@@ -742,14 +783,17 @@ fn command(text: &str) -> Result<Command, Failure> {
         let (name, value) = rest.trim_start_matches("LOCAL ").split_once(" = ").expect("SET … = …");
         return Ok(Command::Set { local, name: own(name), value: unquoted(value) });
     }
+    if let Some(name) = text.strip_prefix("ROLLBACK TO SAVEPOINT ") {
+        return Ok(Command::RollbackTo(own(name)));
+    }
     if let Some(rest) = text.strip_prefix("COPY t TO STDOUT") {
         return Ok(Command::CopyOut(rest.len() + 3));
     }
     Ok(match text {
         "SELECT $1::text" => Command::Echo,
         "SELECT 1/0" => Command::FailsAtExecute,
-        "SELECT missing" => return Err(Failure("42703")),
-        "SELECT refused" => return Err(Failure(super::REFUSED_STATE)),
+        "SELECT missing" => Command::Fails("42703"),
+        "SELECT refused" => Command::Fails(super::REFUSED_STATE),
         "BEGIN" => Command::Begin("BEGIN"),
         "START TRANSACTION READ ONLY" => Command::Begin("START TRANSACTION"),
         "COMMIT" => Command::Commit,
