@@ -200,11 +200,14 @@ impl Session {
                     !duplicate && (self.controls(statement) || statement.is_proven(self.scope, &self.settings))
                 }
                 What::Bind { statement: Some(statement) } => {
+                    if !self.controls(statement) {
+                        return false;
+                    }
                     portals += 1;
                     let bind = frontend::bind(frame).ok();
                     portal = bind.as_ref().map(|bind| bind.portal);
                     // No formats, no values.
-                    self.controls(statement) && bind.is_some_and(|bind| bind.rest.starts_with(&[0, 0, 0, 0]))
+                    bind.is_some_and(|bind| bind.rest.starts_with(&[0, 0, 0, 0]))
                 }
                 // A server may describe it or refuse to: that depends on its columns.
                 What::DescribeStatement { statement: Some(statement) } => {
@@ -293,7 +296,7 @@ impl Session {
 
     /// Whether a statement of this shape is refused because the transaction has failed.
     fn refused(&self, shape: &Shape) -> bool {
-        matches!(self.answer_for(shape), Some(Run::Transaction(Step::Refuse)))
+        self.deferred.failed() && matches!(self.answer_for(shape), Some(Run::Transaction(Step::Refuse)))
     }
 }
 

@@ -164,8 +164,10 @@ impl Session {
         if rest > 0 && available < limits.hold && !Self::named(header.tag, &self.input[start..end]) {
             return Ok(Next::More);
         }
-        let name = statement_name(header.tag, &self.input[start..end]);
-        if name.is_some_and(|name| self.in_doubt(header.tag, name)) {
+        if !self.names_in_flight.is_empty()
+            && let Some(name) = statement_name(header.tag, &self.input[start..end])
+            && self.in_doubt(header.tag, name)
+        {
             return Ok(Next::More);
         }
         let what = self.understand(header.tag, start, end, rest)?;

@@ -232,8 +232,10 @@ impl PreparedSet {
 
     /// Whether a message of this group surely finds it; `None`: it is not held. Marks it as used.
     pub(super) fn sure(&mut self, id: StatementId, group: u64) -> Option<bool> {
-        self.touch(id);
-        self.held.get(&id).map(|held| held.sent_in.is_none_or(|sent_in| sent_in == group))
+        self.clock += 1;
+        let held = self.held.get_mut(&id)?;
+        held.used = self.clock;
+        Some(held.sent_in.is_none_or(|sent_in| sent_in == group))
     }
 
     pub(super) fn remove(&mut self, id: StatementId) {
