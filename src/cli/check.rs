@@ -1,11 +1,12 @@
 //! `pointsman check`: what is wrong with a configuration, or what it would run.
 //!
 //! Invariant: the answer goes to standard output in both forms, so that it can be piped; secrets
-//! are not in it. Deliberately absent: connecting to anything, and loading policies.
+//! are not in it. Policies are loaded and tried as the gateway would. Deliberately absent: connecting to anything.
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -13,6 +14,8 @@ use super::args::{CheckArgs, CheckFormat};
 use super::{WRONG_INPUT, print};
 use crate::config::{Checked, Cluster, Config, Database, PoolMode, Problem, RoleSetting, ServerTlsMode};
 use crate::control::config_file::{self, ConfigError};
+use crate::control::policies::store_config;
+use crate::wasm::{self, PolicyStatus, PolicyStore};
 
 /// The policy that stands at the end of every folder's chain.
 const LAST_LINK: &str = "read-write-split";
@@ -24,22 +27,95 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Err(ConfigError::Problems(problems)) => Err(problems),
         Ok(checked) => Ok(checked),
     };
+    let found = match &loaded {
+        Ok(checked) => Policies::load(&checked.config),
+        Err(_) => Policies::default(),
+    };
     print(&match args.format {
-        CheckFormat::Text => text(&args.config, &loaded),
-        CheckFormat::Json => machine(&loaded)?,
+        CheckFormat::Text => text(&args.config, &loaded, &found),
+        CheckFormat::Json => machine(&loaded, &found)?,
     })?;
-    Ok(if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(WRONG_INPUT) })
+    let right = loaded.is_ok() && found.errors.is_empty();
+    Ok(if right { ExitCode::SUCCESS } else { ExitCode::from(WRONG_INPUT) })
 }
 
-fn machine(loaded: &Result<Checked, Vec<Problem>>) -> anyhow::Result<String> {
+/// What the policies that the configuration names have come to.
+#[derive(Debug, Default)]
+struct Policies {
+    /// Of the folder, those that can be loaded, in the order of the chain.
+    names: Vec<String>,
+    /// `FILE: what is wrong`.
+    errors: Vec<String>,
+    /// Files that look like policies and are not taken.
+    warnings: Vec<String>,
+}
+
+impl Policies {
+    /// Compiles and tries them, which takes a moment for each.
+    fn load(config: &Config) -> Self {
+        let mut found = Self::default();
+        let directory = config.policies.directory.as_deref();
+        match directory.map(wasm::ignored).transpose() {
+            Ok(ignored) => found.warnings.extend(ignored.into_iter().flatten().map(|file| {
+                let path = directory.unwrap_or(Path::new("")).join(file);
+                format!(
+                    "{}: not taken: a policy is a file whose name is of letters, digits, `-`, `_` and `.`",
+                    path.display()
+                )
+            })),
+            Err(error) => {
+                found.errors.push(format!("{}: {error}", directory.unwrap_or(Path::new("")).display()));
+                return found;
+            }
+        }
+        match PolicyStore::start(store_config(config, 1), Arc::new(|_| {})) {
+            Ok(store) => found.take(directory, store.status()),
+            Err(error) => found.errors.push(error.to_string()),
+        }
+        found
+    }
+
+    fn take(&mut self, directory: Option<&Path>, status: Vec<PolicyStatus>) {
+        for PolicyStatus { name, error, .. } in status {
+            if let Some(error) = error {
+                let mut error = &*error;
+                let place = place(directory, &name, &mut error);
+                self.errors.push(format!("{place}: {error}"));
+            } else if *name != *LAST_LINK {
+                self.names.push(name.into());
+            }
+        }
+        self.names.sort_unstable();
+    }
+}
+
+/// The file that an error of a policy is about. What is wrong with its settings' syntax begins with their line.
+fn place(directory: Option<&Path>, name: &str, error: &mut &str) -> String {
+    let of_settings = error.strip_prefix("line ").and_then(|rest| rest.split_once(": "));
+    let (file, line) = match of_settings {
+        Some((line, rest)) => {
+            *error = rest;
+            (format!("{name}.toml"), format!(":{line}"))
+        }
+        None => (format!("{name}.wasm"), String::new()),
+    };
+    format!("{}{line}", directory.unwrap_or(Path::new("")).join(file).display())
+}
+
+fn machine(loaded: &Result<Checked, Vec<Problem>>, found: &Policies) -> anyhow::Result<String> {
     let answer = match loaded {
-        Ok(checked) => json!({ "ok": true, "problems": checked.warnings, "config": checked.config }),
-        Err(problems) => json!({ "ok": false, "problems": problems, "config": null }),
+        Ok(checked) => json!({
+            "ok": found.errors.is_empty(),
+            "problems": checked.warnings,
+            "policies": { "names": found.names, "errors": found.errors, "warnings": found.warnings },
+            "config": checked.config,
+        }),
+        Err(problems) => json!({ "ok": false, "problems": problems, "policies": null, "config": null }),
     };
     Ok(serde_json::to_string_pretty(&answer)? + "\n")
 }
 
-fn text(path: &Path, loaded: &Result<Checked, Vec<Problem>>) -> String {
+fn text(path: &Path, loaded: &Result<Checked, Vec<Problem>>, found: &Policies) -> String {
     match loaded {
         Err(problems) => format!("{}\n", ConfigError::Problems(problems.clone())),
         Ok(checked) => {
@@ -48,21 +124,20 @@ fn text(path: &Path, loaded: &Result<Checked, Vec<Problem>>) -> String {
                 // Writing to a String cannot fail, here and below.
                 let _ = writeln!(out, "{warning}");
             }
-            let folder = checked.config.policies.directory.as_deref().map(policy_names).unwrap_or_default();
-            let _ = write!(out, "{} is right. It would run:\n\n", path.display());
-            out + &summary(&checked.config, &folder)
+            for warning in &found.warnings {
+                let _ = writeln!(out, "{warning}");
+            }
+            for error in &found.errors {
+                let _ = writeln!(out, "{error}");
+            }
+            if found.errors.is_empty() {
+                let _ = write!(out, "{} is right. It would run:\n\n", path.display());
+            } else {
+                let _ = write!(out, "{} is right, but not every policy is. It would run:\n\n", path.display());
+            }
+            out + &summary(&checked.config, &found.names)
         }
     }
-}
-
-/// The names of the policies in a folder, in the order of the chain.
-fn policy_names(directory: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let files = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "wasm"));
-    let mut names: Vec<String> =
-        files.filter_map(|path| path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned)).collect();
-    names.sort();
-    names
 }
 
 /// What would run. `folder` names the policies found in the policy folder.
@@ -196,12 +271,30 @@ mod tests {
     fn machines_are_told_the_problems_and_no_secret() {
         let text = "[clusters.main]\nprimary = \"db-0\"\nmonitor = { user = \"m\", password = \"hunter2\" }\n";
         let parse = |text| crate::config::parse(text, Path::new("p.toml"), &config_file::Machine);
-        let good = machine(&parse(text)).unwrap();
+        let good = machine(&parse(text), &Policies::default()).unwrap();
         assert!(good.contains("\"ok\": true") && good.contains("(secret)") && !good.contains("hunter2"), "{good}");
-        let bad = machine(&parse("[clusters.main]\nprimry = \"x\"\n")).unwrap();
+        let bad = machine(&parse("[clusters.main]\nprimry = \"x\"\n"), &Policies::default()).unwrap();
         let bad: serde_json::Value = serde_json::from_str(&bad).unwrap();
         assert_eq!(bad["ok"], false);
         assert_eq!(bad["problems"][1]["path"], "clusters.main.primry");
         assert_eq!(bad["problems"][1]["line"], 2);
+    }
+    #[test]
+    fn policies_are_loaded_and_tried() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |file: &str, bytes: &[u8]| std::fs::write(directory.path().join(file), bytes).unwrap();
+        write("10-good.wasm", wasm::builtin::READ_WRITE_SPLIT);
+        write("20-bad.wasm", b"no component");
+        write("30-mute.wasm", wasm::builtin::READ_WRITE_SPLIT);
+        write("30-mute.toml", b"no = [");
+        write("a name.wasm", wasm::builtin::READ_WRITE_SPLIT);
+        let text = format!("[policies]\ndirectory = {:?}\n[clusters.main]\nprimary = \"db\"\n", directory.path());
+        let checked = crate::config::parse(&text, Path::new("p.toml"), &config_file::Machine).unwrap();
+        let found = Policies::load(&checked.config);
+        assert_eq!(found.names, ["10-good"]);
+        let [bad, mute] = found.errors.as_slice() else { panic!("{found:?}") };
+        assert!(bad.contains("20-bad.wasm: it is not WebAssembly"), "{bad}");
+        assert!(mute.contains("30-mute.toml:1: unclosed array"), "{mute}");
+        assert!(found.warnings[0].contains("a name.wasm: not taken"), "{found:?}");
     }
 }

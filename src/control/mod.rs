@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod config_file;
 pub mod live;
 mod monitor;
+pub mod policies;
 
 pub use cluster::{Account, Cluster};
 pub use live::{Live, LiveError};

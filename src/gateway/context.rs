@@ -12,16 +12,17 @@ use tokio::sync::{Notify, watch};
 
 use super::{StartError, cancel};
 use crate::auth::MockSecret;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::control::Live;
 use crate::control::cluster::SettingsInterner;
+use crate::control::policies::store_config;
 use crate::observe::Metrics;
-use crate::policy::{Chain, OnFault};
+use crate::policy::Chain;
 use crate::pool::Budget;
 use crate::session;
 use crate::sql::Analyzer;
 use crate::upstream::{Interner, Parameters, Registry};
-use crate::wasm::{Limits, PolicyEvent, PolicyStore, StoreConfig};
+use crate::wasm::{PolicyEvent, PolicyStore};
 
 /// Bytes that the caches of analyses may hold.
 const ANALYSIS_CACHE: u64 = 64 << 20;
@@ -151,34 +152,6 @@ impl Context {
         for pool in all_pools(&self.live.load()) {
             pool.close();
         }
-    }
-}
-
-/// What the configuration says to the policy store.
-pub(super) fn store_config(config: &Config, workers: usize) -> StoreConfig {
-    let policies = &config.policies;
-    let chains = config.databases.iter().filter_map(|(name, database)| {
-        let chain = database.policies.as_ref()?;
-        Some((name.as_str().into(), chain.iter().map(|policy| policy.as_str().into()).collect()))
-    });
-    let size = |bytes: bytesize::ByteSize| usize::try_from(bytes.as_u64()).unwrap_or(usize::MAX);
-    StoreConfig {
-        directory: policies.directory.clone(),
-        on_fault: match policies.on_fault {
-            config::OnFault::Reject => OnFault::Reject,
-            config::OnFault::Primary => OnFault::Primary,
-            config::OnFault::Pass => OnFault::Pass,
-        },
-        limits: Limits {
-            deadline: policies.deadline,
-            memory: size(policies.memory),
-            file: policies.max_size.as_u64(),
-            faults: policies.breaker.faults,
-            fault_window: policies.breaker.window,
-            ..Limits::default()
-        },
-        workers,
-        chains: chains.collect(),
     }
 }
 

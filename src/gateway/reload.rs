@@ -11,8 +11,9 @@ use notify::Watcher as _;
 use notify::event::{AccessKind, AccessMode, EventKind};
 use tokio::sync::mpsc;
 
-use super::context::{Context, store_config};
+use super::context::Context;
 use crate::config;
+use crate::control::policies::store_config;
 use crate::control::{Live, config_file};
 
 /// Reads `origin` and swaps the live snapshot, or says why not.

@@ -5,7 +5,6 @@
 //!
 //! Deliberately absent: the questions (`session`), sending statements (`drive`).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::drive::{Conversation, End};
@@ -19,8 +18,11 @@ use crate::sql::Effects;
 use crate::upstream::{Copy, ErrorReply};
 use crate::wire::TransactionStatus;
 
-/// How long a server that a vanished client left at work may take to finish before it is cancelled and closed.
-const FINISH: Duration = Duration::from_secs(60);
+/// How long a server that a vanished client left at work may go on before something is done about it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// And how long then: after a cancel, or because it may write.
+const FINISH: Duration = Duration::from_secs(5);
 
 impl Conversation {
     /// The server is idle: what it remembers of the session is asked, then it goes back unless the session is pinned.
@@ -179,28 +181,38 @@ impl Conversation {
         }
         let Some(mut lent) = self.held.take() else { return };
         drop(self.client);
-        let session = &mut self.session;
-        let cleaned = net::timeout(FINISH, clean(&mut lent, session)).await;
+        let cleaned = clean(&mut lent, &mut self.session, self.writes_in_flight).await;
         self.handle.rests();
         match cleaned {
-            Ok(Some(())) => lent.give_back(),
-            Ok(None) => drop(lent),
-            Err(_) => {
-                let target = Arc::clone(&lent.target);
-                // Closed first: the cancel can hit nobody else's statement.
-                drop(lent);
-                let _ = target.connector.cancel(&target.key).await;
-            }
+            Some(()) => lent.give_back(),
+            // The server goes on with what it is at, as it does when a client of its own vanishes.
+            None => drop(lent),
         }
     }
 }
 
-/// Lets a server finish what a client left, then rolls back and resets it. `None`: it must be closed.
-async fn clean(lent: &mut Lent, session: &mut Session) -> Option<()> {
+/// Lets a server finish what a client left, then rolls back and resets it. Nobody waits for a read any more: it is cancelled.
+/// What may write is not, as it would not be by a server. `None`: the connection must be closed.
+async fn clean(lent: &mut Lent, session: &mut Session, may_write: bool) -> Option<()> {
     if session.in_group() || session.streaming() || lent.upstream.copy() != Copy::None {
         // In the middle of a message or a COPY: a server rolls back when the connection closes.
         return None;
     }
+    match net::timeout(PATIENCE, hear_out(lent, session)).await {
+        Ok(heard) => heard?,
+        Err(_) => {
+            if !may_write {
+                let _on_its_way = lent.gate.enter();
+                lent.target.connector.cancel(&lent.target.key).await.ok()?;
+            }
+            net::timeout(FINISH, hear_out(lent, session)).await.ok()??;
+        }
+    }
+    net::timeout(FINISH, reset(lent)).await.ok()?
+}
+
+/// Reads on until the server has answered everything; cancel-safe.
+async fn hear_out(lent: &mut Lent, session: &mut Session) -> Option<()> {
     while !lent.upstream.quiet() {
         let crate::pool::Server { stream, upstream, .. } = &mut **lent;
         io::write(stream, &mut upstream.output).await.ok()?;
@@ -211,6 +223,11 @@ async fn clean(lent: &mut Lent, session: &mut Session) -> Option<()> {
             return None;
         }
     }
+    Some(())
+}
+
+/// Makes a server that rests what it was after its log-in.
+async fn reset(lent: &mut Lent) -> Option<()> {
     if lent.upstream.status() != TransactionStatus::Idle {
         private::ask(lent, "ROLLBACK").await.ok()?;
     }

@@ -193,6 +193,27 @@ impl Folder {
     }
 }
 
+/// Files of a folder that look like policies and are not taken for their names, or because they are no files; sorted.
+///
+/// # Errors
+/// When the folder cannot be listed.
+pub fn ignored(directory: &Path) -> io::Result<Vec<String>> {
+    let mut ignored = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let file = entry.file_name().to_string_lossy().into_owned();
+        if Path::new(&file).extension().is_none_or(|ending| ending != "wasm") {
+            continue;
+        }
+        let regular = std::fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file());
+        if unit_of(&file).is_none() || !regular {
+            ignored.push(file);
+        }
+    }
+    ignored.sort_unstable();
+    Ok(ignored)
+}
+
 /// The unit that a file belongs to, and its ending. Hidden files belong to none: editors and copies leave them.
 fn unit_of(file: &str) -> Option<(&str, &str)> {
     let (name, ending) = file.rsplit_once('.')?;

@@ -28,5 +28,6 @@ mod worker;
 
 pub use counters::PolicyCounts;
 pub use event::{PolicyEvent, PolicyState, PolicyStatus};
+pub use folder::ignored;
 pub use limits::Limits;
 pub use store::{Chains, Observer, PolicyStore, StoreConfig, StoreError};

@@ -1,10 +1,10 @@
 //! Few server connections for many clients, and nothing of one client seen by another.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use crate::support::{Gateway, database, direct, eventually};
+use crate::support::{Gateway, Raw, database, direct, eventually, message};
 
 #[tokio::test]
 async fn many_clients_share_few_servers() {
@@ -176,4 +176,40 @@ fn termination_drains() {
     runtime.block_on(client.batch_execute("INSERT INTO t VALUES (2); COMMIT")).unwrap();
     assert_eq!(gateway.terminate(), Some(0), "{}", gateway.log());
     assert_eq!(gateway.cluster.primary().psql(&database, "SELECT count(*) FROM t").unwrap(), "2");
+}
+
+/// Nobody waits for a read any more; a write is finished, as it is when a server's own client vanishes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_vanished_client_left_running_does_not_hold_its_server_for_long() {
+    if direct() {
+        return;
+    }
+    let database = database("left_running");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"20s\"").start();
+    let client = gateway.connect(&database).await;
+    client.batch_execute("CREATE TABLE done (n int)").await.unwrap();
+    let running = |text: &str| {
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE query = '{text}' AND state = 'active'");
+        gateway.cluster.primary().psql(&database, &sql).unwrap()
+    };
+    let leave = |text: &str| {
+        let mut raw = Raw::log_in(gateway.port, "demo", &database);
+        raw.send(&message(b'Q', format!("{text}\0").as_bytes()));
+        eventually("the statement to run", || running(text) == "1");
+    };
+    // One that only the primary is asked.
+    let read = "SELECT 1 FROM pg_locks, pg_sleep(100) LIMIT 1";
+    tokio::task::block_in_place(|| leave(read));
+    let start = Instant::now();
+    client.batch_execute("INSERT INTO done VALUES (1)").await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(running(read), "0");
+    let write = "INSERT INTO done SELECT 2 FROM pg_sleep(9)";
+    tokio::task::block_in_place(|| leave(write));
+    let start = Instant::now();
+    client.batch_execute("INSERT INTO done VALUES (3)").await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    let count = || gateway.cluster.primary().psql(&database, "SELECT count(*) FROM done WHERE n = 2").unwrap();
+    assert_eq!(count(), "0");
+    eventually("what was left to be done", || count() == "1");
 }
