@@ -25,7 +25,8 @@ pub(super) enum PrivateError {
 /// Asks `sql` as one simple query. Boxed, so that the futures of what rarely asks stay small: they are moved for each unit.
 ///
 /// Not cancel-safe: the connection must be closed when the future is dropped, which [`Lent`]'s drop sees to.
-pub(super) fn ask<'a>(lent: &'a mut Lent, sql: &'a str) -> Asking<'a> {
+pub(super) fn ask<'a>(lent: &'a mut Lent, sql: &'a (impl AsRef<[u8]> + ?Sized)) -> Asking<'a> {
+    let sql = sql.as_ref();
     Box::pin(async move {
         let Server { stream, upstream, .. } = &mut **lent;
         let mut private = Private::query(upstream, sql);

@@ -14,7 +14,7 @@ use crate::policy::{
     SessionFacts, Shards, Target, Transaction,
 };
 use crate::session::{Part, Session};
-use crate::sql::{Access, Effects};
+use crate::sql::{Access, Effects, Kind};
 use crate::topology::{Conditions, Node};
 use crate::upstream::{ErrorReply, Settings};
 use crate::wire::TransactionStatus;
@@ -91,6 +91,7 @@ pub(super) fn decide(
     let transaction = transaction(session, held);
     let mut route: Option<Route> = None;
     let mut custom: Vec<Box<str>> = Vec::new();
+    let mut computed = false;
     let mut noted: smallvec::SmallVec<[(Effects, Arc<crate::sql::Shape>); 2]> = smallvec::SmallVec::new();
     {
         let attributes = SessionAttributes(&session.settings);
@@ -109,11 +110,21 @@ pub(super) fn decide(
             if verdict.effects != Effects::NONE {
                 noted.push((verdict.effects, Arc::clone(&part.analysis.shape)));
             }
-            if let (true, Some(bind)) = (verdict.effects.any(Effects::ALL_SETTINGS), &part.bind) {
-                custom.extend(custom_names(bind));
+            if let Some(bind) = &part.bind {
+                for number in part.analysis.shape.statements.iter().flat_map(|s| &s.setting_parameters) {
+                    match bound_name(bind, u32::from(*number)) {
+                        Bound::Bytes(name) => custom.extend(std::str::from_utf8(name).ok().map(Into::into)),
+                        Bound::Null => {}
+                        Bound::Streamed => computed = true,
+                    }
+                }
+                if verdict.effects.any(Effects::CALLS_UNKNOWN) {
+                    custom.extend(custom_names(bind));
+                }
             }
             if verdict.effects.any(Effects::CALLS_UNKNOWN | Effects::OPAQUE) {
                 custom.extend(dotted_names(part.text));
+                computed |= part.analysis.shape.statements.iter().any(|s| s.kind == Kind::Do) && computes_name(part.text);
             }
             let query = Query {
                 text: part.text,
@@ -137,6 +148,9 @@ pub(super) fn decide(
             });
         }
     }
+    if computed {
+        session.note_computed();
+    }
     let opaque = session.unit().opaque();
     for (effects, shape) in noted {
         session.note(effects, &shape);
@@ -158,6 +172,13 @@ pub(super) fn decide(
         }
         Some(route) => route,
     };
+    if !held && session.will_pin() {
+        // The session will stay where this runs: it must be where everything can.
+        if let Some(trace) = &mut trace {
+            trace.reason("the session will keep this server");
+        }
+        route.target.role = Role::Primary;
+    }
     // A standby refuses serializable transactions.
     let serializable = session.settings.value(ISOLATION) == Some("serializable") || session.may_set(ISOLATION);
     if serializable && transaction == Transaction::Idle {
@@ -179,6 +200,37 @@ fn dotted_names(text: &[u8]) -> impl Iterator<Item = Box<str>> {
         .filter_map(|word| std::str::from_utf8(word).ok())
         .take(64)
         .map(|word| word.to_ascii_lowercase().into())
+}
+
+/// The value of the parameter that names a setting; what cannot be read as a name counts as not here.
+fn bound_name<'a>(bind: &'a impl Parameters, number: u32) -> Bound<'a> {
+    match bind.parameter(number).map(|parameter| parameter.value) {
+        Some(Bound::Bytes(name)) if name.len() <= LONGEST_NAME && name.is_ascii() => Bound::Bytes(name),
+        Some(Bound::Null) => Bound::Null,
+        _ => Bound::Streamed,
+    }
+}
+
+/// Whether a text, say the body of a DO, calls `set_config` with anything but a constant for a name.
+fn computes_name(text: &[u8]) -> bool {
+    const CALL: &[u8] = b"set_config";
+    let found = (0..text.len()).filter(|at| text[*at..].get(..CALL.len()).is_some_and(|t| t.eq_ignore_ascii_case(CALL)));
+    found.map(|at| text[at + CALL.len()..].trim_ascii_start()).any(|rest| {
+        let Some(rest) = rest.strip_prefix(b"(") else { return false };
+        let quoted = rest.trim_ascii_start();
+        let name = unquote(quoted);
+        name.len() == quoted.len() || {
+            let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'$');
+            let end = name.iter().position(|byte| !plain(byte)).unwrap_or(name.len());
+            let behind = unquote(&name[end..]);
+            behind.len() == name.len() - end || !behind.trim_ascii_start().starts_with(b",")
+        }
+    })
+}
+
+/// Without the quotes that it begins with: two where the text stands in a string.
+fn unquote(text: &[u8]) -> &[u8] {
+    &text[text.iter().take_while(|byte| **byte == b'\'').count()..]
 }
 
 /// Bound values that may be the name of a custom setting, as in `set_config($1, …)`: no catalogue lists those, so each is
@@ -272,12 +324,13 @@ const PREFIX: &str = "pointsman.";
 
 impl Attributes for SessionAttributes<'_> {
     fn attribute(&self, name: &str) -> Option<&str> {
-        self.0.iter().find_map(|(held, value)| (held.strip_prefix(PREFIX)? == name).then_some(value))
+        let value = self.0.iter().find_map(|(held, value)| (held.strip_prefix(PREFIX)? == name).then_some(value))?;
+        std::str::from_utf8(value).ok()
     }
 
     fn each(&self, visit: &mut dyn FnMut(&str, &str)) {
         for (name, value) in self.0.iter() {
-            if let Some(name) = name.strip_prefix(PREFIX) {
+            if let (Some(name), Ok(value)) = (name.strip_prefix(PREFIX), std::str::from_utf8(value)) {
                 visit(name, value);
             }
         }

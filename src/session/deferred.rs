@@ -9,12 +9,13 @@ use super::Limits;
 use crate::sql::{Effects, Kind, Shape, Statement};
 
 /// A statement that parses anywhere and fails in any transaction.
-const FAIL: &str = "ROLLBACK TO SAVEPOINT \"pointsman: an earlier statement was refused\"";
+const FAIL: &[u8] = b"ROLLBACK TO SAVEPOINT \"pointsman: an earlier statement was refused\"";
 
 /// Transaction control statements that wait for a transaction's first statement.
 #[derive(Debug, Default)]
 pub struct Deferred {
     texts: Vec<Box<[u8]>>,
+    bytes: usize,
     savepoints: Vec<Box<str>>,
     read_only: Option<bool>,
     serializable: Option<bool>,
@@ -69,28 +70,29 @@ impl Deferred {
 
     /// What must run before the first statement, as one simple query; nothing waits afterwards. If the transaction has
     /// failed, the query's last statement fails as well.
-    pub fn take_prelude(&mut self) -> Option<String> {
+    pub fn take_prelude(&mut self) -> Option<Vec<u8>> {
         let waiting = std::mem::take(self);
         if waiting.texts.is_empty() {
             return None;
         }
-        let mut texts: Vec<_> = waiting.texts.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
+        let mut texts: Vec<&[u8]> = waiting.texts.iter().map(|text| &**text).collect();
         if waiting.failed {
-            texts.push(FAIL.to_owned());
+            texts.push(FAIL);
         }
-        // A newline ends a comment that a text may end with.
-        Some(texts.join("\n;\n"))
+        // In the client's encoding, as they came. A newline ends a comment that a text may end with.
+        Some(texts.join(&b"\n;\n"[..]))
     }
 
-    /// What a text whose shape is `shape` means here; `None`: it needs a server.
-    pub(super) fn step(&self, shape: &Shape, limits: Limits) -> Option<Step> {
+    /// What a text of `len` bytes whose shape is `shape` means here; `None`: it needs a server.
+    pub(super) fn step(&self, shape: &Shape, len: usize, limits: Limits) -> Option<Step> {
         let [statement] = shape.statements.as_slice() else {
             // An empty text is not refused, and of several statements the first may end the transaction.
             let refused = shape.statements.first().is_some_and(|first| !leaves_failure(first));
             return (self.failed && refused).then_some(Step::Refuse);
         };
+        let room = self.texts.len() < limits.deferred && self.bytes + len <= limits.deferred_bytes;
         if !self.active() {
-            let begin = statement.kind == Kind::Begin && statement.transaction.is_some_and(|t| t.whole && !t.chain);
+            let begin = room && statement.kind == Kind::Begin && statement.transaction.is_some_and(|t| t.whole && !t.chain);
             return begin.then_some(Step::Begin);
         }
         if let Some(tag) = ending(statement) {
@@ -99,19 +101,20 @@ impl Deferred {
         let known = statement.object.as_ref().is_some_and(|name| self.savepoints.contains(name));
         if self.failed {
             return match statement.kind {
-                Kind::RollbackTo if known => Some(Step::Return),
+                Kind::RollbackTo if known && room => Some(Step::Return),
                 _ if leaves_failure(statement) => None,
                 _ => Some(Step::Refuse),
             };
         }
-        if self.texts.len() >= limits.deferred {
+        if !room {
             return None;
         }
         let whole = statement.transaction.is_some_and(|t| t.whole);
         match statement.kind {
             // In a subtransaction it fails.
             Kind::SetTransaction if whole && self.savepoints.is_empty() => Some(Step::Join("SET")),
-            Kind::Set if statement.effects == Effects::LOCAL_SETTINGS => Some(Step::Join("SET")),
+            // What seeds random numbers lasts longer than the transaction, and pins.
+            Kind::Set if statement.effects == Effects::LOCAL_SETTINGS && !statement.settings.iter().any(|s| &**s == "seed") => Some(Step::Join("SET")),
             Kind::Savepoint if statement.object.is_some() => Some(Step::Join("SAVEPOINT")),
             Kind::Release if known => Some(Step::Join("RELEASE")),
             Kind::RollbackTo if known => Some(Step::Join("ROLLBACK")),
@@ -137,18 +140,23 @@ impl Deferred {
                     (Kind::RollbackTo, Some(name)) => self.roll_back_to(name),
                     _ => {}
                 }
-                self.texts.push(text.into());
+                self.hold(text);
             }
             Step::Return => {
                 self.failed = false;
                 if let Some(name) = &statement.object {
                     self.roll_back_to(name);
                 }
-                self.texts.push(text.into());
+                self.hold(text);
             }
             Step::End(_) => *self = Self::default(),
             Step::Refuse => self.failed = true,
         }
+    }
+
+    fn hold(&mut self, text: &[u8]) {
+        self.bytes += text.len();
+        self.texts.push(text.into());
     }
 
     /// The savepoint stays, those behind it go.

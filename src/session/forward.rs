@@ -93,6 +93,10 @@ impl Session {
                     rewrite.flush(&self.input, up);
                     self.parse_named(up, &frame, statement);
                 }
+                What::RefusedParse(reply) => {
+                    rewrite.flush(&self.input, up);
+                    self.refuse_parse(up, *reply);
+                }
                 What::LongParse { named } => {
                     self.pins.large_statement |= named;
                     let mut replaced = Replaced::Nothing;
@@ -185,6 +189,18 @@ impl Session {
         let rest = unit.ops.last().map_or(0, |op| op.rest);
         self.input.advance(held);
         self.ignoring = rest;
+        self.refuse_parse(up, reply);
+        if unit.closed {
+            frontend::write_sync(&mut up.output);
+            up.expect(Expected::Sync, self);
+        } else {
+            frontend::frame(&mut up.output, b'H', |_| {});
+        }
+        self.in_group = !unit.closed;
+    }
+
+    /// Makes the server refuse a statement in its place in the pipeline; the client sees `reply`.
+    fn refuse_parse(&mut self, up: &mut Upstream, reply: ErrorReply) {
         // Under a name, which is not taken when the Parse fails: the unnamed statement stays what it is.
         frontend::write_parse(&mut up.output, b"pointsman", REFUSED, &[0, 0]);
         up.expect(
@@ -197,13 +213,6 @@ impl Session {
             },
             self,
         );
-        if unit.closed {
-            frontend::write_sync(&mut up.output);
-            up.expect(Expected::Sync, self);
-        } else {
-            frontend::frame(&mut up.output, b'H', |_| {});
-        }
-        self.in_group = !unit.closed;
     }
 
     /// The unit is not sent: the statements that it declared do not exist, those that it closed do. `refused`: it never
@@ -269,8 +278,8 @@ impl Session {
     fn deallocated(&self, analysis: &Analysis) -> Option<(Box<[u8]>, StatementId)> {
         let [only] = analysis.shape.statements.as_slice() else { return None };
         let name = only.object.as_ref().filter(|_| only.kind == Kind::Deallocate)?;
-        let (name, statement) = self.statements.get_key_value(name.as_bytes())?;
-        Some((name.clone(), statement.id))
+        let statement = self.statements.get(name.as_bytes())?;
+        Some((name.as_bytes().into(), statement.id))
     }
 
     /// Before a name that the session does not know goes to the server as it is: it must not find there what is somebody

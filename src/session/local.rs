@@ -193,7 +193,8 @@ impl Session {
             let local = match &op.what {
                 What::Query(analysis) => {
                     transaction_steps += 1;
-                    self.answer_for(&analysis.shape).is_some()
+                    let len = frontend::query(frame).map_or(0, <[u8]>::len);
+                    self.answer_for(&analysis.shape, len).is_some()
                 }
                 What::Parse { statement, duplicate, .. } => {
                     // Parsing alone is no step; a server must have said that anything else parses.
@@ -236,11 +237,12 @@ impl Session {
 
     /// Whether a statement is one that [`Session::answer_for`] takes, without parameters.
     fn controls(&self, statement: &Prepared) -> bool {
-        self.answer_for(&statement.analysis.shape).is_some() && statement.types.as_ref() == [0, 0]
+        self.answer_for(&statement.analysis.shape, statement.text.len()).is_some() && statement.types.as_ref() == [0, 0]
     }
 
-    fn answer_for(&self, shape: &Shape) -> Option<Run> {
-        if let Some(step) = self.deferred.step(shape, self.shared.limits)
+    /// How a text of `len` bytes is answered, if that needs no server.
+    fn answer_for(&self, shape: &Shape, len: usize) -> Option<Run> {
+        if let Some(step) = self.deferred.step(shape, len, self.shared.limits)
             && !(step == Step::Join("SET") && self.reports(shape))
         {
             return Some(Run::Transaction(step));
@@ -248,7 +250,7 @@ impl Session {
         match shape.statements.as_slice() {
             [only] if only.kind == Kind::Deallocate && self.status != TransactionStatus::Failed => {
                 let name = only.object.as_ref()?;
-                self.statements.contains_key(name.as_bytes()).then_some(Run::Deallocate)
+                self.statements.contains(name.as_bytes()).then_some(Run::Deallocate)
             }
             _ => None,
         }
@@ -262,7 +264,7 @@ impl Session {
 
     /// Runs a statement that [`Session::answer_for`] takes. Returns whether it succeeded.
     fn run(&mut self, analysis: &Analysis, text: &[u8]) -> bool {
-        let Some(run) = self.answer_for(&analysis.shape) else { return true };
+        let Some(run) = self.answer_for(&analysis.shape, text.len()) else { return true };
         let statement = analysis.shape.statements.first();
         match run {
             Run::Deallocate => {
@@ -296,7 +298,8 @@ impl Session {
 
     /// Whether a statement of this shape is refused because the transaction has failed.
     fn refused(&self, shape: &Shape) -> bool {
-        self.deferred.failed() && matches!(self.answer_for(shape), Some(Run::Transaction(Step::Refuse)))
+        // Room is no question: what is refused is not held.
+        self.deferred.failed() && matches!(self.answer_for(shape, 0), Some(Run::Transaction(Step::Refuse)))
     }
 }
 

@@ -14,14 +14,14 @@ mod names;
 mod parts;
 mod pull;
 mod state;
+mod statements;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use crate::sql::{Analysis, Analyzer, Effects, TextContext};
-use crate::upstream::{Parameters, Prepared, Receiver, Registry, Replaced, Scope, Settings, StatementId};
+use crate::upstream::{ErrorReply, Parameters, Prepared, Receiver, Registry, Replaced, Scope, Settings, StatementId};
 use crate::wire::{Malformed, TransactionStatus};
 
 pub use deferred::Deferred;
@@ -30,7 +30,8 @@ pub use local::LocalAnswer;
 use names::Names;
 pub use parts::{BoundValues, Part};
 pub use pull::Pull;
-pub use state::{Audit, Pins};
+pub use state::{Audit, Pins, SETTINGS_LIMIT};
+use statements::Statements;
 
 /// Bounds of what one session holds.
 #[derive(Debug, Clone, Copy)]
@@ -41,13 +42,18 @@ pub struct Limits {
     pub statement: usize,
     /// Prepared statements of one session.
     pub prepared: usize,
+    /// Bytes of their names, texts and types; a text that several sessions prepared counts for each. Beyond, a Parse is
+    /// refused with 53400.
+    pub prepared_bytes: usize,
     /// Transaction control statements that wait for a transaction's first statement.
     pub deferred: usize,
+    /// Bytes of their texts. What finds no room begins the transaction on a server.
+    pub deferred_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { hold: 64 << 10, statement: 1 << 20, prepared: 10_000, deferred: 64 }
+        Self { hold: 64 << 10, statement: 1 << 20, prepared: 10_000, prepared_bytes: 16 << 20, deferred: 64, deferred_bytes: 16 << 10 }
     }
 }
 
@@ -82,7 +88,7 @@ pub struct Session {
     /// Whose servers the session uses, and under which schema: what a Parse may be answered from.
     pub scope: Scope,
     shared: Arc<Shared>,
-    statements: HashMap<Box<[u8]>, Arc<Prepared>, foldhash::fast::RandomState>,
+    statements: Statements,
     unnamed: Option<Arc<Prepared>>,
     /// The unit being read.
     unit: Unit,
@@ -162,6 +168,8 @@ enum What {
         duplicate: bool,
         replaced: Replaced,
     },
+    /// A Parse under a name, for which the session has no room.
+    RefusedParse(Box<ErrorReply>),
     /// A Parse too long to be held, under the client's own name.
     LongParse {
         named: bool,
@@ -200,7 +208,7 @@ impl Session {
             deferred: Deferred::default(),
             scope: Scope::default(),
             shared,
-            statements: HashMap::default(),
+            statements: Statements::default(),
             unnamed: None,
             unit: Unit::default(),
             cursor: 0,
@@ -367,7 +375,7 @@ impl Receiver for Session {
         if client_name.is_empty() {
             self.unnamed.get_or_insert_with(|| Arc::clone(statement));
         } else {
-            self.statements.entry(client_name.into()).or_insert_with(|| Arc::clone(statement));
+            self.statements.insert(client_name, statement);
         }
     }
 

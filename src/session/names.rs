@@ -7,11 +7,15 @@
 
 use std::collections::HashSet;
 
+/// Bytes of all names in a set.
+const BYTES: usize = 1 << 20;
+
 /// A bounded set of names; the empty one is that of the unnamed statement.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     unnamed: bool,
     named: HashSet<Box<[u8]>, foldhash::fast::RandomState>,
+    bytes: usize,
     /// There were more than could be held.
     any: bool,
 }
@@ -20,8 +24,10 @@ impl Names {
     pub(super) fn insert(&mut self, name: &[u8], limit: usize) {
         if name.is_empty() {
             self.unnamed = true;
-        } else if self.named.len() < limit {
-            self.named.insert(name.into());
+        } else if self.named.len() < limit && self.bytes + name.len() <= BYTES {
+            if self.named.insert(name.into()) {
+                self.bytes += name.len();
+            }
         } else {
             self.any = true;
         }
@@ -38,6 +44,7 @@ impl Names {
     pub(super) fn clear(&mut self) {
         self.unnamed = false;
         self.any = false;
+        self.bytes = 0;
         self.named.clear();
     }
 
@@ -45,6 +52,7 @@ impl Names {
     pub(super) fn take(&mut self, other: &mut Self, limit: usize) {
         self.unnamed |= std::mem::take(&mut other.unnamed);
         self.any |= std::mem::take(&mut other.any);
+        other.bytes = 0;
         for name in other.named.drain() {
             self.insert(&name, limit);
         }

@@ -260,13 +260,16 @@ impl Session {
             self.unnamed = Some(Arc::clone(&statement));
             return Ok(What::Parse { statement, named: false, duplicate: false, replaced });
         }
-        let statement = shared.registry.share(parse.text, parse.types, analyze);
-        let duplicate = self.statements.contains_key(parse.name);
+        let duplicate = self.statements.contains(parse.name);
         if !duplicate {
-            if self.statements.len() >= shared.limits.prepared {
-                return Err(Malformed::Body("Parse (too many prepared statements in this session; close some first)"));
+            let len = parse.text.len() + parse.types.len();
+            if let Some(reply) = self.statements.refusal(parse.name, len, shared.limits) {
+                return Ok(What::RefusedParse(Box::new(reply)));
             }
-            self.statements.insert(parse.name.into(), Arc::clone(&statement));
+        }
+        let statement = shared.registry.share(parse.text, parse.types, analyze);
+        if !duplicate {
+            self.statements.insert(parse.name, &statement);
         }
         Ok(What::Parse { statement, named: true, duplicate, replaced: Replaced::Nothing })
     }

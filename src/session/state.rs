@@ -1,7 +1,10 @@
 //! What a session's statements do to the server's memory of it: which settings follow, what pins, what must be asked.
 //!
 //! Invariant: the server is asked what state it holds whenever a statement may have changed it; a name or a value is never
-//! guessed from the text of a statement. What cannot be asked pins the session.
+//! guessed from the text of a statement. What cannot be asked or held pins the session.
+//!
+//! `pg_settings` leaves out custom settings (`GUC_NO_SHOW_ALL`), and no other catalogue has them: the server tells the value
+//! of one whose name is known, and nothing else finds it. Hence [`Pins::computed_setting`].
 //!
 //! Deliberately absent: sending the questions.
 
@@ -22,6 +25,9 @@ const ASK: Effects = Effects(
         | Effects::LISTEN.0
         | Effects::UNLISTEN.0
         | Effects::SQL_PREPARE.0
+        // With pg_temp first in the search path any CREATE makes something temporary.
+        | Effects::DDL.0
+        | Effects::COMPUTED_SETTING.0
         | Effects::OPAQUE.0
         | Effects::CALLS_UNKNOWN.0,
 );
@@ -48,7 +54,22 @@ pub struct Pins {
     pub large_statement: bool,
     /// The unnamed statement is one of those.
     pub large_unnamed: bool,
+    /// A setting was made under a name that only the server knows; to the end of the session or DISCARD ALL.
+    pub computed_setting: bool,
+    /// The settings take more than [`SETTINGS_LIMIT`]; to the end of the session or DISCARD ALL.
+    pub large_settings: bool,
+    /// Random numbers were seeded (`setseed`, `SET seed`): what `random()` gives next is on this server alone, and no question
+    /// tells it. To the end of the session; the server is closed then.
+    pub seed: bool,
 }
+
+/// Bytes of settings that follow a session from server to server.
+pub const SETTINGS_LIMIT: usize = 1 << 20;
+
+/// Names of settings that wait for an audit, and the longest that is asked for. What finds no room pins as
+/// [`Pins::computed_setting`].
+const TOUCHED: usize = 1024;
+const LONGEST_NAME: usize = 1024;
 
 impl Pins {
     /// Whether any reason holds.
@@ -69,6 +90,9 @@ impl Pins {
             (self.sequence, "currval or lastval"),
             (self.large_statement, "a large prepared statement"),
             (self.large_unnamed, "a large unnamed statement"),
+            (self.computed_setting, "a setting under a computed name"),
+            (self.large_settings, "large settings"),
+            (self.seed, "seeded random numbers"),
         ]
         .into_iter()
         .filter_map(|(holds, name)| holds.then_some(name))
@@ -84,6 +108,8 @@ pub struct Audit {
     all: bool,
     /// Something may have been set that no question finds.
     hidden: bool,
+    /// The session itself has done so, under a name that only the server knows.
+    computed: bool,
 }
 
 impl Session {
@@ -99,15 +125,7 @@ impl Session {
                     || statement.settings.iter().any(|name| self.baseline.value(name).is_some());
             }
             for name in &statement.settings {
-                if !self.touched.contains(name) {
-                    self.touched.push(name.clone());
-                }
-                // It lays down the role as well (`SetSessionUserId` in `miscinit.c`).
-                if name.eq_ignore_ascii_case("session_authorization")
-                    && !self.touched.iter().any(|held| &**held == "role")
-                {
-                    self.touched.push("role".into());
-                }
+                self.touch(name);
             }
             if statement.effects.any(Effects::SEQUENCE) {
                 self.pins.sequence |= statement.functions.iter().any(|f| matches!(&*f.name, "currval" | "lastval"));
@@ -116,11 +134,36 @@ impl Session {
         self.pins.load |= effects.any(Effects::LOAD);
     }
 
-    /// Notes a setting whose name only a bound value says.
+    /// Notes a setting that a statement may change.
     pub fn touch(&mut self, name: &str) {
-        if !self.touched.iter().any(|held| **held == *name) {
-            self.touched.push(name.into());
+        if name.eq_ignore_ascii_case("seed") {
+            self.pins.seed = true;
+            return;
         }
+        // It lays down the role as well (`SetSessionUserId` in `miscinit.c`).
+        let more = name.eq_ignore_ascii_case("session_authorization").then_some("role");
+        for name in [name].into_iter().chain(more) {
+            if self.touched.iter().any(|held| **held == *name) {
+                continue;
+            }
+            // A name that is not ASCII is another one under another client encoding.
+            if self.touched.len() < TOUCHED && name.len() <= LONGEST_NAME && name.is_ascii() {
+                self.touched.push(name.into());
+            } else {
+                self.note_computed();
+            }
+        }
+    }
+
+    /// Notes a setting of the session's under a name that is not known.
+    pub fn note_computed(&mut self) {
+        self.effects |= Effects::ALL_SETTINGS | Effects::COMPUTED_SETTING;
+    }
+
+    /// Whether the session must keep the server that the unit at hand runs on.
+    #[must_use]
+    pub fn will_pin(&self) -> bool {
+        self.pins.any() || self.effects.any(Effects::COMPUTED_SETTING)
     }
 
     /// Whether what was noted since the last audit may change `setting`.
@@ -152,7 +195,7 @@ impl Session {
     /// Gives up the role and the session authorization that the session had taken on. Returns whether it had any.
     pub fn forget_identity(&mut self) -> bool {
         let settings = Arc::make_mut(&mut self.settings);
-        let had = settings.value("role").is_some() || settings.value("session_authorization").is_some();
+        let had = settings.bytes("role").is_some() || settings.bytes("session_authorization").is_some();
         settings.remove("role");
         settings.remove("session_authorization");
         had
@@ -184,21 +227,25 @@ impl Session {
         let effects = std::mem::take(&mut self.effects);
         let hidden = effects.any(Effects::OPAQUE | Effects::CALLS_UNKNOWN);
         let all = hidden || effects.any(Effects::ALL_SETTINGS);
-        for (name, _) in self.settings.iter() {
-            if all && !self.touched.iter().any(|t| **t == *name) {
-                self.touched.push(name.into());
+        if all {
+            let held = Arc::clone(&self.settings);
+            // In no catalogue either.
+            for name in held.iter().map(|(name, _)| name).chain(["session_authorization"]) {
+                self.touch(name);
             }
         }
+        let computed = (effects | std::mem::take(&mut self.effects)).any(Effects::COMPUTED_SETTING);
         let mut sql = String::from(PINS_SQL);
         if !self.touched.is_empty() {
             let names: Vec<_> =
                 self.touched.iter().map(|name| crate::upstream::literal(&name.to_ascii_lowercase())).collect();
-            let _ = write!(sql, "{NAMED_SQL}{}]::pg_catalog.text[]) AS n;", names.join(","));
+            let names = names.join(",");
+            let _ = write!(sql, "SELECT n, {VALUE_SQL}{NAMED_SQL}{names}]::pg_catalog.text[]) AS n) AS a;");
         }
         if all {
-            sql.push_str(ALL_SQL);
+            let _ = write!(sql, "SELECT pg_catalog.lower(name), {VALUE_SQL}{ALL_SQL}SELECT 'role', {VALUE_SQL}{ROLE_SQL}");
         }
-        Some(Audit { sql, all, hidden })
+        Some(Audit { sql, all, hidden, computed })
     }
 
     /// Takes the server's answer. Returns what is applied on the server now; `None`: that is not known.
@@ -207,10 +254,22 @@ impl Session {
         for name in self.touched.drain(..) {
             actual.remove(&name.to_ascii_lowercase());
         }
+        self.pins.computed_setting |= audit.computed;
+        let mut size = actual.size();
         for row in &answer.rows {
             match row.as_slice() {
                 [flags] => self.take_pins(flags.as_deref().unwrap_or_default()),
-                [Some(name), Some(value), source] if applies(name, value, source.as_deref()) => actual.set(name, value),
+                [Some(name), Some(value), source] => {
+                    let value = decode(value).filter(|value| size + name.len() + value.len() <= SETTINGS_LIMIT);
+                    match value {
+                        Some(value) if applies(name, &value, source.as_deref()) => {
+                            size += name.len() + value.len();
+                            actual.set(name, value);
+                        }
+                        Some(_) => {}
+                        None => self.pins.large_settings = true,
+                    }
+                }
                 _ => {}
             }
         }
@@ -218,8 +277,8 @@ impl Session {
         let mut wanted = actual.clone();
         for (name, value) in self.baseline.iter() {
             // RESET leaves a setting that no library has defined empty.
-            let reset = |held: &str| resets && held.is_empty() && name.contains('.');
-            if wanted.value(name).is_none_or(reset) {
+            let reset = |held: &[u8]| resets && held.is_empty() && name.contains('.');
+            if wanted.bytes(name).is_none_or(reset) {
                 wanted.set(name, value);
             }
         }
@@ -237,7 +296,7 @@ impl Session {
     /// where the start-up message came from the client itself. It is rolled back with the RESET.
     pub fn restoration(&mut self) -> String {
         self.resets = false;
-        let pair = |(name, value)| format!("({},{})", crate::upstream::literal(name), crate::upstream::literal(value));
+        let pair = |(name, value)| format!("({},{})", crate::upstream::literal(name), crate::upstream::value_sql(value));
         let pairs: Vec<_> = self.baseline.iter().map(pair).collect();
         format!("{RESTORE_SQL}(VALUES {}) AS b(n, v){RESTORE_WHERE}", pairs.join(","))
     }
@@ -267,7 +326,7 @@ impl Session {
             b"DISCARD ALL" => {
                 // The unnamed statement stays (`DropAllPreparedStatements` in `prepare.c`).
                 self.statements.clear();
-                self.pins = Pins::default();
+                self.pins = Pins { seed: self.pins.seed, ..Pins::default() };
                 self.settings = Arc::clone(&self.baseline);
                 self.touched.clear();
                 self.resets = false;
@@ -279,9 +338,11 @@ impl Session {
 }
 
 /// Whether a row of the audit says that the session set something.
-fn applies(name: &str, value: &str, source: Option<&str>) -> bool {
+fn applies(name: &str, value: &[u8], source: Option<&str>) -> bool {
     match name {
-        "role" => value != "none",
+        "role" => value != b"none",
+        // What it shows is not its value.
+        "seed" => false,
         "session_authorization" => source == Some("changed"),
         // The next transaction's are those of the defaults, whatever is said of the last one's source.
         "transaction_isolation" | "transaction_read_only" | "transaction_deferrable" => false,
@@ -290,29 +351,43 @@ fn applies(name: &str, value: &str, source: Option<&str>) -> bool {
     }
 }
 
-/// One column of letters, one for each kind of state that cannot follow.
+/// A value as [`VALUE_SQL`] gives it; `None`: it is too large.
+fn decode(hex: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let pairs = hex.as_bytes().chunks_exact(2);
+    let odd = !pairs.remainder().is_empty();
+    let bytes = pairs.map(|pair| u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok());
+    if odd { None } else { bytes.collect() }
+}
+
+/// One column of letters, one for each kind of state that cannot follow. What is temporary, of whatever kind, depends on the
+/// temporary schema: that is how PostgreSQL finds it at a session's end (`RemoveTempRelations` in `namespace.c`).
 const PINS_SQL: &str = "SELECT pg_catalog.concat(\
-CASE WHEN pg_catalog.pg_my_temp_schema() <> 0::pg_catalog.oid AND (\
-EXISTS (SELECT 1 FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) OR \
-EXISTS (SELECT 1 FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()) OR \
-EXISTS (SELECT 1 FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema())) THEN 't' END,\
+CASE WHEN pg_catalog.pg_my_temp_schema() <> 0::pg_catalog.oid AND \
+EXISTS (SELECT 1 FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass \
+AND refobjid = pg_catalog.pg_my_temp_schema()) THEN 't' END,\
 CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_locks WHERE locktype = 'advisory' \
 AND pid = pg_catalog.pg_backend_pid()) THEN 'a' END,\
 CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_cursors WHERE is_holdable) THEN 'h' END,\
 CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_listening_channels()) THEN 'l' END,\
 CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_prepared_statements WHERE from_sql) THEN 'p' END);";
 
-/// Name, value and source of the settings that statements named.
-const NAMED_SQL: &str = "SELECT n, pg_catalog.current_setting(n, true), CASE WHEN n = 'session_authorization' \
-THEN CASE WHEN pg_catalog.current_setting(n, true) IS DISTINCT FROM \
+/// The value `v` in digits, which mean the same under every client encoding: in UTF-8, or as it is where the database knows
+/// no characters. The smallest first, as long as together they are no more than [`SETTINGS_LIMIT`]; a dash for the others.
+const VALUE_SQL: &str = "CASE WHEN pg_catalog.sum(pg_catalog.octet_length(v)) OVER (ORDER BY pg_catalog.octet_length(v)) \
+<= 1048576 THEN pg_catalog.encode(pg_catalog.convert_to(v, CASE pg_catalog.getdatabaseencoding() \
+WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END), 'hex') WHEN v IS NOT NULL THEN '-' END, ";
+
+/// Source of the settings that statements named.
+const NAMED_SQL: &str = "CASE WHEN n = 'session_authorization' THEN CASE WHEN v IS DISTINCT FROM \
 (SELECT a.usename FROM pg_catalog.pg_stat_activity a WHERE a.pid = pg_catalog.pg_backend_pid())::pg_catalog.text \
 THEN 'changed' END ELSE (SELECT s.source FROM pg_catalog.pg_settings s WHERE pg_catalog.lower(s.name) = n) END \
-FROM pg_catalog.unnest(ARRAY[";
+FROM (SELECT n, pg_catalog.current_setting(n, true) AS v FROM pg_catalog.unnest(ARRAY[";
 
 /// All that the session set and the server's catalogue of settings shows.
-const ALL_SQL: &str = "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name), source \
-FROM pg_catalog.pg_settings WHERE source = 'session';\
-SELECT 'role', pg_catalog.current_setting('role'), NULL;";
+const ALL_SQL: &str = "source FROM (SELECT name, source, pg_catalog.current_setting(name) AS v \
+FROM pg_catalog.pg_settings WHERE source = 'session') AS a;";
+const ROLE_SQL: &str = "NULL FROM (SELECT pg_catalog.current_setting('role') AS v) AS a;";
 
 /// Sets what is not the session's own any more: a setting that no library has defined has lost its value.
 const RESTORE_SQL: &str = "SELECT pg_catalog.set_config(b.n, b.v, false) FROM ";

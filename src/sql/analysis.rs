@@ -127,8 +127,11 @@ pub struct Statement {
     pub hints: Vec<(Box<str>, Box<str>)>,
     /// What session state the statement touches or may touch.
     pub effects: Effects,
-    /// Names of settings that `SET`, `RESET` or `set_config` with a constant name touches; lower case.
+    /// Names of settings that `SET`, `RESET` or `set_config` with a constant name touches; lower case. `setseed` touches
+    /// `seed`.
     pub settings: Vec<Box<str>>,
+    /// Numbers of the parameters that name a setting, as in `set_config($1, …)`.
+    pub setting_parameters: SmallVec<[u16; 4]>,
     /// For transaction control only.
     pub transaction: Option<Transaction>,
     /// The name in PREPARE, EXECUTE, DEALLOCATE, DECLARE, FETCH, CLOSE, LISTEN, UNLISTEN, NOTIFY, SAVEPOINT, RELEASE,
@@ -341,6 +344,9 @@ impl Effects {
     pub const NODE_LOCAL: Self = Self(1 << 16);
     /// A user-defined or unknown function, CALL, DO: may do any of the above inside.
     pub const CALLS_UNKNOWN: Self = Self(1 << 17);
+    /// A setting of the session may change under a name that neither the text nor a bound value shows: no question to a
+    /// server finds a custom one.
+    pub const COMPUTED_SETTING: Self = Self(1 << 19);
 
     /// Both sets together.
     #[must_use]

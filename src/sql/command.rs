@@ -33,10 +33,12 @@ pub(crate) fn interpret(
         // What a definition mentions is not called yet.
         scan.effects = Effects(scan.effects.0 & Effects::TEMPORARY.0);
         scan.settings.clear();
+        scan.setting_parameters.clear();
         scan.functions.clear();
     }
     statement.effects |= scan.effects;
     statement.settings.extend(scan.settings);
+    statement.setting_parameters = scan.setting_parameters;
     if scan.into_temporary {
         statement.effects |= Effects::TEMPORARY;
     }

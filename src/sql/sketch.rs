@@ -36,6 +36,7 @@ pub(crate) struct HeadToken {
 pub(crate) struct Scan {
     pub(crate) effects: Effects,
     pub(crate) settings: Vec<Box<str>>,
+    pub(crate) setting_parameters: SmallVec<[u16; 4]>,
     pub(crate) functions: Vec<Function>,
     /// `SELECT … INTO`, or any INTO; `FOR UPDATE` and its like; a data-modifying command after `AS (`.
     pub(crate) writes: bool,
@@ -82,6 +83,8 @@ struct Setting {
     argument: u32,
     tokens: u32,
     name: Option<Box<str>>,
+    /// Its name is the value of this parameter.
+    parameter: Option<u16>,
     local: Option<bool>,
 }
 
@@ -108,6 +111,8 @@ pub(crate) struct Sketcher {
     hints: Vec<(Box<str>, Box<str>)>,
     depth: u32,
     atomic: u32,
+    /// A body that tokens alone may not find the end of.
+    body: bool,
     with: bool,
     closed: bool,
     last: Last,
@@ -133,6 +138,7 @@ impl Sketcher {
             hints: Vec::new(),
             depth: 0,
             atomic: 0,
+            body: false,
             with: false,
             closed: false,
             last: Last::Other,
@@ -260,10 +266,15 @@ impl Sketcher {
                 self.main(Kind::Values, top);
             }
             b"concurrently" => self.scan.concurrently = true,
-            b"begin" if self.makes_function() => return Some(Last::Begin),
-            b"atomic" if before == Last::Begin => self.atomic = 1,
-            b"case" if self.atomic > 0 => self.atomic += 1,
-            b"end" if self.atomic > 0 => self.atomic -= 1,
+            // Between parentheses it names a parameter.
+            b"begin" if self.depth == 0 && self.makes_function() => return Some(Last::Begin),
+            b"atomic" if before == Last::Begin => {
+                self.atomic = 1;
+                self.body = true;
+            }
+            // Behind AS or a dot they are labels.
+            b"case" if self.atomic > 0 && !matches!(before, Last::As | Last::Dot) => self.atomic += 1,
+            b"end" if self.atomic > 0 && !matches!(before, Last::As | Last::Dot) => self.atomic -= 1,
             _ => {}
         }
         None
@@ -275,10 +286,14 @@ impl Sketcher {
         }
     }
 
-    /// `BEGIN ATOMIC` bodies hold semicolons.
+    /// `BEGIN ATOMIC` bodies hold semicolons. In any other statement these two words may be a column and its label.
     fn makes_function(&self) -> bool {
-        self.head.first().is_some_and(|t| &t.text[..] == b"create")
-            && self.head.iter().take(4).any(|t| matches!(&t.text[..], b"function" | b"procedure"))
+        let word = |at: usize| match self.head.get(at) {
+            Some(HeadToken { kind: TokenKind::Word, text }) => &text[..],
+            _ => b"",
+        };
+        let object = if (word(1), word(2)) == (b"or", b"replace") { word(3) } else { word(1) };
+        word(0) == b"create" && matches!(object, b"function" | b"procedure")
     }
 
     /// A name or a word that may be one.
@@ -347,8 +362,13 @@ impl Sketcher {
                 if self.setting.len() < 8 {
                     self.setting.push(Setting { depth: self.depth, reads, ..Setting::default() });
                 } else {
-                    self.scan.effects |= Effects::SETTINGS | Effects::ALL_SETTINGS | Effects::NODE_LOCAL;
+                    self.scan.effects |=
+                        Effects::SETTINGS | Effects::ALL_SETTINGS | Effects::COMPUTED_SETTING | Effects::NODE_LOCAL;
                 }
+            }
+            "setseed" => {
+                self.scan.effects |= Effects::SETTINGS;
+                self.scan.settings.push("seed".into());
             }
             _ => self.scan.effects |= names::function_effects(name),
         }
@@ -389,11 +409,13 @@ impl Sketcher {
             (0, 1) if kind != TokenKind::Punctuation => {
                 let name = literal::decode_string(text, self.standard_conforming_strings);
                 setting.name = name.map(|n| n.to_ascii_lowercase().into_boxed_str());
+                let number = text.strip_prefix(b"$").filter(|_| kind == TokenKind::Parameter);
+                setting.parameter = number.and_then(|n| std::str::from_utf8(n).ok()?.parse().ok());
             }
             // More than a constant, unless it is a constant's cast to text.
             (0, 2) if text == b"::" => {}
             (0, 3) if text.eq_ignore_ascii_case(b"text") => {}
-            (0, _) => setting.name = None,
+            (0, _) => (setting.name, setting.parameter) = (None, None),
             (2, 1) => {
                 setting.local = match text.to_ascii_lowercase().as_slice() {
                     b"true" | b"'true'" | b"'t'" | b"'on'" => Some(true),
@@ -423,9 +445,14 @@ impl Sketcher {
             Some(false) => Effects::SETTINGS,
             None => Effects::SETTINGS | Effects::LOCAL_SETTINGS,
         };
-        match &setting.name {
-            Some(name) if self.scan.settings.len() < NAME_LIMIT => self.scan.settings.push(name.clone()),
-            _ => *effects |= Effects::ALL_SETTINGS,
+        match (&setting.name, setting.parameter) {
+            (Some(name), _) if self.scan.settings.len() < NAME_LIMIT => self.scan.settings.push(name.clone()),
+            (None, Some(number)) if self.scan.setting_parameters.len() < NAME_LIMIT => {
+                *effects |= Effects::ALL_SETTINGS;
+                self.scan.setting_parameters.push(number);
+            }
+            _ if setting.local == Some(true) => *effects |= Effects::ALL_SETTINGS,
+            _ => *effects |= Effects::ALL_SETTINGS | Effects::COMPUTED_SETTING,
         }
     }
 
@@ -441,6 +468,10 @@ impl Sketcher {
         let complete = self.tokens == self.head.len();
         let inner = command::interpret(&self.head, complete, std::mem::take(&mut self.scan), &mut statement);
         statement.hints = std::mem::take(&mut self.hints);
+        if std::mem::take(&mut self.body) {
+            // What stands behind its end may have been taken for a part of it.
+            statement.effects |= Effects::OPAQUE;
+        }
         let clip = |offset: u64| u32::try_from(offset).unwrap_or(u32::MAX);
         statement.span = (clip(self.start), clip(self.end));
         self.head.clear();
@@ -476,8 +507,8 @@ impl Sketcher {
         // Its functions and settings are not kept.
         sum.access = sum.access.stronger(statement.access).stronger(Access::Unknown);
         sum.effects |= statement.effects | Effects::CALLS_UNKNOWN;
-        if !statement.settings.is_empty() {
-            sum.effects |= Effects::ALL_SETTINGS;
+        if !statement.settings.is_empty() || !statement.setting_parameters.is_empty() {
+            sum.effects |= Effects::ALL_SETTINGS | Effects::COMPUTED_SETTING;
         }
         if statement.understood == Understood::Nothing {
             sum.understood = Understood::Nothing;

@@ -59,6 +59,7 @@ fn describe(analysis: &Analysis, text: &str, s: &Statement) -> String {
     );
     add("effects", effects(s.effects));
     add("settings", s.settings.iter().map(ToString::to_string).collect());
+    add("named by", s.setting_parameters.iter().map(|n| format!("${n}")).collect());
     add("object", s.object.iter().map(ToString::to_string).collect());
     add("hints", s.hints.iter().map(|(k, v)| format!("{k}={v}")).collect());
     if let Some(t) = s.transaction {
@@ -73,7 +74,7 @@ fn describe(analysis: &Analysis, text: &str, s: &Statement) -> String {
 }
 
 fn effects(effects: Effects) -> Vec<String> {
-    const NAMES: [(&str, Effects); 18] = [
+    const NAMES: [(&str, Effects); 19] = [
         ("settings", Effects::SETTINGS),
         ("all-settings", Effects::ALL_SETTINGS),
         ("temporary", Effects::TEMPORARY),
@@ -92,6 +93,7 @@ fn effects(effects: Effects) -> Vec<String> {
         ("discard-all", Effects::DISCARD_ALL),
         ("node", Effects::NODE_LOCAL),
         ("unknown-calls", Effects::CALLS_UNKNOWN),
+        ("computed-setting", Effects::COMPUTED_SETTING),
     ];
     NAMES.iter().filter(|(_, e)| effects.any(*e)).map(|(n, _)| (*n).to_owned()).collect()
 }

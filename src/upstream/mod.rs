@@ -27,7 +27,7 @@ pub use deliver::Receiver;
 pub use login::{Login, LoginError, LoginStep};
 pub use prepared::{Prepared, PreparedSet, Registry, Scope, StatementId};
 pub use private::{Answer, Column, Private};
-pub use settings::{Interner, Parameters, Settings, literal};
+pub use settings::{Interner, Parameters, Settings, literal, value_sql};
 
 /// Why a server connection cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

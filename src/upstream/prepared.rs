@@ -6,6 +6,7 @@
 //! Deliberately absent: clients' names for statements (`session`).
 
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -40,6 +41,15 @@ pub struct Prepared {
     pub analysis: Analysis,
     /// Where a Parse of it succeeded, the latest last.
     proven: Mutex<SmallVec<[Proof; 2]>>,
+    /// Where it is listed, for a statement that is shared.
+    listed: Option<Listed>,
+}
+
+/// The place of a statement in its registry's list.
+#[derive(Debug)]
+struct Listed {
+    list: Weak<Mutex<List>>,
+    hash: u64,
 }
 
 /// Where a Parse is known to succeed: an account's servers while the schema stays as it is.
@@ -83,46 +93,78 @@ impl Prepared {
 
 /// Whether a text means the same under both, as far as settings decide that.
 fn parses_alike(one: &Arc<Settings>, other: &Arc<Settings>) -> bool {
-    let same = |name| one.value(name) == other.value(name);
+    let same = |name| one.bytes(name) == other.bytes(name);
     Arc::ptr_eq(one, other) || (same("search_path") && same("role") && same("session_authorization"))
 }
 
-/// Gives out [`Prepared`] values; equal texts and types share one while anybody holds it.
+impl Drop for Prepared {
+    /// The last who held it is gone: so is its place in the registry, and with it all that it took.
+    fn drop(&mut self) {
+        let Some(Listed { list, hash }) = &self.listed else { return };
+        let Some(list) = list.upgrade() else { return };
+        let mut list = list.lock();
+        let Some(alike) = list.by_hash.get_mut(hash) else { return };
+        // Another of the same text may have been listed since the last hold on this one was given up.
+        alike.retain(|held| held.strong_count() > 0);
+        if alike.is_empty() {
+            list.by_hash.remove(hash);
+        }
+    }
+}
+
+/// Gives out [`Prepared`] values; equal texts and types share one while anybody holds it. What nobody holds takes no memory.
 #[derive(Debug, Default)]
 pub struct Registry {
     next: AtomicU64,
-    shared: Mutex<Shared>,
+    list: Arc<Mutex<List>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    /// By types and text, concatenated: the types' own count makes that unambiguous.
-    statements: HashMap<Box<[u8]>, Weak<Prepared>, foldhash::fast::RandomState>,
-    /// Size at which values that nobody holds are dropped.
-    prune_at: usize,
+struct List {
+    hasher: foldhash::fast::RandomState,
+    /// By the hash of types and text, which stand in the statement and nowhere else.
+    by_hash: HashMap<u64, SmallVec<[Weak<Prepared>; 1]>, foldhash::fast::RandomState>,
 }
 
 impl Registry {
     /// A statement of its own, not shared: for unnamed statements, which live shortly.
     pub fn single(&self, text: &[u8], types: &[u8], analysis: Analysis) -> Arc<Prepared> {
-        let id = StatementId(self.next.fetch_add(1, Ordering::Relaxed));
-        Arc::new(Prepared { id, text: text.into(), types: types.into(), analysis, proven: Mutex::default() })
+        Arc::new(self.make(text, types, analysis, None))
     }
 
-    /// The shared statement of this text and these types. The number of values kept is at most twice the number held.
+    fn make(&self, text: &[u8], types: &[u8], analysis: Analysis, listed: Option<Listed>) -> Prepared {
+        let id = StatementId(self.next.fetch_add(1, Ordering::Relaxed));
+        Prepared { id, text: text.into(), types: types.into(), analysis, proven: Mutex::default(), listed }
+    }
+
+    /// The shared statement of this text and these types.
     pub fn share(&self, text: &[u8], types: &[u8], analysis: impl FnOnce() -> Analysis) -> Arc<Prepared> {
-        let key: Box<[u8]> = [types, text].concat().into();
-        let mut shared = self.shared.lock();
-        if let Some(found) = shared.statements.get(&key).and_then(Weak::upgrade) {
-            return found;
+        // Declared before the lock is taken, so given up after it: the drop of a statement takes the lock itself.
+        let mut others: SmallVec<[Arc<Prepared>; 1]> = SmallVec::new();
+        let mut list = self.list.lock();
+        let hash = list.hasher.hash_one((types, text));
+        for held in list.by_hash.get(&hash).into_iter().flatten().filter_map(Weak::upgrade) {
+            if *held.text == *text && *held.types == *types {
+                return held;
+            }
+            others.push(held);
         }
-        let made = self.single(text, types, analysis());
-        if shared.statements.len() >= shared.prune_at {
-            shared.statements.retain(|_, weak| weak.strong_count() > 0);
-            shared.prune_at = (shared.statements.len() * 2).max(1024);
-        }
-        shared.statements.insert(key, Arc::downgrade(&made));
+        let listed = Listed { list: Arc::downgrade(&self.list), hash };
+        let made = Arc::new(self.make(text, types, analysis(), Some(listed)));
+        list.by_hash.entry(hash).or_default().push(Arc::downgrade(&made));
         made
+    }
+
+    /// Statements that are shared now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.lock().by_hash.values().map(SmallVec::len).sum()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.lock().by_hash.is_empty()
     }
 }
 
@@ -244,5 +286,38 @@ impl PreparedSet {
 
     pub(super) fn clear(&mut self) {
         self.held.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::{Analyzer, TextContext};
+
+    #[test]
+    fn a_statement_is_shared_while_held_and_gone_afterwards() {
+        let registry = Registry::default();
+        let analyzer = Analyzer::new(1 << 20);
+        let share = |text: &str, types: &[u8]| {
+            let analyze = || analyzer.analyze(text.as_bytes(), TextContext::new(true, "UTF8"));
+            registry.share(text.as_bytes(), types, analyze)
+        };
+        let one = share("SELECT 1", &[0, 0]);
+        assert!(Arc::ptr_eq(&one, &share("SELECT 1", &[0, 0])));
+        let typed = share("SELECT 1", &[0, 1, 0, 0, 0, 23]);
+        assert!(one.id != typed.id && registry.len() == 2);
+        let id = one.id;
+        drop(one);
+        assert_eq!(registry.len(), 1);
+        assert_ne!(share("SELECT 1", &[0, 0]).id, id, "an id is never given twice");
+        drop(typed);
+        assert!(registry.is_empty());
+        // Many threads that make and drop the same one find the list as it must be.
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..2000).for_each(|n| drop(share(["SELECT 2", "SELECT 3"][n % 2], &[0, 0]))));
+            }
+        });
+        assert!(registry.is_empty());
     }
 }

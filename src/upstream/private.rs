@@ -11,8 +11,9 @@ use super::{Error, Expected, Prepared, Receiver, StatementId, Upstream};
 use crate::wire::frame::backend_header;
 use crate::wire::{TransactionStatus, backend, frontend};
 
-/// Most bytes that the answer to a private exchange may have.
-const LIMIT: usize = 4 << 20;
+/// Most bytes that the answer to a private exchange may have. That to an audit, the one that clients can make long, is
+/// bounded by its question.
+const LIMIT: usize = 8 << 20;
 
 /// Collects the answer to a private exchange.
 #[derive(Debug, Default)]
@@ -64,9 +65,9 @@ impl Receiver for Private {
 
 impl Private {
     /// Sends `sql` as a simple query.
-    pub fn query(upstream: &mut Upstream, sql: &str) -> Self {
+    pub fn query(upstream: &mut Upstream, sql: &(impl AsRef<[u8]> + ?Sized)) -> Self {
         let mut private = Self::default();
-        frontend::write_query(&mut upstream.output, sql.as_bytes());
+        frontend::write_query(&mut upstream.output, sql.as_ref());
         upstream.expect(Expected::Query, &mut private);
         private
     }
@@ -82,7 +83,7 @@ impl Private {
     /// Takes what the server has sent. `Some` when the exchange is complete.
     ///
     /// # Errors
-    /// A violation of the protocol, or an answer over 4 MiB.
+    /// A violation of the protocol, or an answer over 8 MiB.
     pub fn advance(&mut self, upstream: &mut Upstream) -> Result<Option<Answer>, Error> {
         upstream.deliver(self)?;
         if self.bytes.len() > LIMIT {

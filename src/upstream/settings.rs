@@ -1,7 +1,8 @@
 //! Session settings as values: what a client wants set, what a server has set, what a server reports.
 //!
-//! Invariant: sets are immutable and shared; two clients with equal settings hold the same allocation where the interner
-//! made it, so that the usual comparison is one of pointers.
+//! Invariants: sets are immutable and shared; two clients with equal settings hold the same allocation where the interner
+//! made it, so that the usual comparison is one of pointers. What is sent is ASCII whatever the values are, so that it
+//! means the same under every client encoding.
 //!
 //! Deliberately absent: what a setting means.
 
@@ -11,20 +12,33 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Settings of a session that differ from the server's own: name (lower case) to value.
+/// Settings of a session that differ from the server's own: name (lower case) to value. Values are UTF-8; those of a
+/// database of encoding SQL_ASCII, which knows no characters, may be any bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Settings(BTreeMap<Box<str>, Box<str>>);
+pub struct Settings(BTreeMap<Box<str>, Box<[u8]>>);
 
 impl Settings {
-    /// The value of `name`.
+    /// The value of `name`, if it is text.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.bytes(name)?).ok()
+    }
+
+    /// The value of `name`.
+    #[must_use]
+    pub fn bytes(&self, name: &str) -> Option<&[u8]> {
         self.0.get(name).map(|value| &**value)
     }
 
     /// Sets `name`, folded to lower case.
-    pub fn set(&mut self, name: &str, value: &str) {
-        self.0.insert(name.to_ascii_lowercase().into(), value.into());
+    pub fn set(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        self.0.insert(name.to_ascii_lowercase().into(), value.as_ref().into());
+    }
+
+    /// Bytes of all names and values.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
     /// Removes `name`.
@@ -33,7 +47,7 @@ impl Settings {
     }
 
     /// All, in order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.0.iter().map(|(n, v)| (&**n, &**v))
     }
 
@@ -55,27 +69,33 @@ impl Settings {
         });
         // Identity comes last to be taken on and first to be laid down: the rights to the other settings hang on it.
         let identity = ["role", "session_authorization"];
-        let changed_identity = identity.iter().any(|n| from.value(n) != self.value(n));
+        let changed_identity = identity.iter().any(|n| from.bytes(n) != self.bytes(n));
         if changed_identity {
             sql.push_str("RESET ROLE;");
-            if from.value("session_authorization") != self.value("session_authorization") {
+            if from.bytes("session_authorization") != self.bytes("session_authorization") {
                 sql.push_str("RESET SESSION AUTHORIZATION;");
             }
         }
-        for (name, _) in from.iter().filter(|(n, _)| !identity.contains(n) && self.value(n).is_none()) {
+        for (name, _) in from.iter().filter(|(n, _)| !identity.contains(n) && self.bytes(n).is_none()) {
             let _ = write!(sql, "RESET {};", quote_identifier_path(name));
         }
-        for (name, value) in self.iter().filter(|(n, v)| !identity.contains(n) && from.value(n) != Some(*v)) {
-            let _ = write!(sql, "SELECT pg_catalog.set_config({},{},false);", literal(name), literal(value));
+        for (name, value) in self.iter().filter(|(n, v)| !identity.contains(n) && from.bytes(n) != Some(*v)) {
+            let _ = write!(sql, "SELECT pg_catalog.set_config({},{},false);", literal(name), value_sql(value));
         }
         if changed_identity {
-            if let Some(user) = self.value("session_authorization")
-                && from.value("session_authorization") != Some(user)
+            let mut take_on = |words, setting, name: &[u8]| {
+                let _ = match std::str::from_utf8(name) {
+                    Ok(name) if name.is_ascii() => write!(sql, "SET {words} {};", quote_identifier(name)),
+                    _ => write!(sql, "SELECT pg_catalog.set_config('{setting}',{},false);", value_sql(name)),
+                };
+            };
+            if let Some(user) = self.bytes("session_authorization")
+                && from.bytes("session_authorization") != Some(user)
             {
-                let _ = write!(sql, "SET SESSION AUTHORIZATION {};", quote_identifier(user));
+                take_on("SESSION AUTHORIZATION", "session_authorization", user);
             }
-            if let Some(role) = self.value("role") {
-                let _ = write!(sql, "SET ROLE {};", quote_identifier(role));
+            if let Some(role) = self.bytes("role") {
+                take_on("ROLE", "role", role);
             }
         }
         sql
@@ -105,6 +125,22 @@ pub fn literal(text: &str) -> String {
     }
     out.push('\'');
     out
+}
+
+/// An expression of ASCII characters for a setting's value: under every client encoding it means the same.
+#[must_use]
+pub fn value_sql(value: &[u8]) -> String {
+    let encoding = match std::str::from_utf8(value) {
+        Ok(text) if text.is_ascii() => return literal(text),
+        Ok(_) => "'UTF8'",
+        Err(_) => "pg_catalog.getdatabaseencoding()",
+    };
+    let mut sql = String::from("pg_catalog.convert_from(pg_catalog.decode('");
+    for byte in value {
+        let _ = write!(sql, "{byte:02x}");
+    }
+    let _ = write!(sql, "','hex'),{encoding})");
+    sql
 }
 
 fn quote_identifier(name: &str) -> String {
@@ -194,5 +230,16 @@ mod tests {
             "RESET ROLE;SELECT pg_catalog.set_config(E'a',E'1',false);SET ROLE \"a\"\"b\";",
         );
         check(None, &[], "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;");
+        check(
+            Some(&[]),
+            &[("a", "\u{e9}"), ("role", "\u{e9}")],
+            "RESET ROLE;\
+             SELECT pg_catalog.set_config(E'a',pg_catalog.convert_from(pg_catalog.decode('c3a9','hex'),'UTF8'),false);\
+             SELECT pg_catalog.set_config('role',pg_catalog.convert_from(pg_catalog.decode('c3a9','hex'),'UTF8'),false);",
+        );
+        let mut settings = Settings::default();
+        settings.set("a", [0xe9]);
+        assert_eq!(settings.value("a"), None);
+        assert!(settings.transition(Some(&Settings::default())).contains("'e9','hex'),pg_catalog.getdatabaseencoding())"));
     }
 }

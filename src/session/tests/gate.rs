@@ -358,6 +358,7 @@ impl Gate {
         }
         let failed = client.session.deferred.failed();
         if let Some(prelude) = client.session.deferred.take_prelude() {
+            let prelude = String::from_utf8(prelude).expect("the clients speak UTF-8");
             let answer = ask(server, &prelude, &mut self.rng);
             let wanted = if failed { TransactionStatus::Failed } else { TransactionStatus::Active };
             assert_eq!((answer.error.is_some(), answer.status), (failed, wanted), "{prelude}");

@@ -73,7 +73,12 @@ fn simulate(seed: u64) {
         analyzer: Analyzer::new(1 << 20),
         registry: Registry::default(),
         // No client has more than three names; what they close has more.
-        limits: Limits { hold, statement, prepared: if seed.is_multiple_of(2) { 3 } else { 1000 }, deferred: 64 },
+        limits: Limits {
+            hold,
+            statement,
+            prepared: if seed.is_multiple_of(2) { 3 } else { 1000 },
+            ..Limits::default()
+        },
     });
     let clients = 1 + rng.below(3);
     let servers = 1 + rng.below(3);

@@ -678,25 +678,26 @@ impl Model {
             Command::AuditNamed(names) => {
                 for name in names {
                     let value = self.values.set.get(name);
-                    let known = value.is_some() || name == "application_name" || self.ever.contains(name);
+                    let known = value.is_some() || matches!(name.as_str(), "application_name") || self.ever.contains(name);
                     let text = value.cloned().unwrap_or_default();
                     let source: Option<&[u8]> = match (name.as_str(), value) {
                         ("application_name", Some(_)) => Some(b"session"),
                         ("application_name", None) => Some(b"default"),
                         _ => None,
                     };
-                    data_row(out, &[Some(name.as_bytes()), known.then_some(text.as_bytes()), source]);
+                    let hex = hex(&text);
+                    data_row(out, &[Some(name.as_bytes()), known.then_some(hex.as_bytes()), source]);
                 }
                 format!("SELECT {}", names.len())
             }
             Command::AuditAll => {
                 if let Some(value) = self.values.set.get("application_name") {
-                    data_row(out, &[Some(b"application_name"), Some(value.as_bytes()), Some(b"session")]);
+                    data_row(out, &[Some(b"application_name"), Some(hex(value).as_bytes()), Some(b"session")]);
                 }
                 "SELECT 1".to_owned()
             }
             Command::AuditRole => {
-                data_row(out, &[Some(b"role"), Some(b"none"), None]);
+                data_row(out, &[Some(b"role"), Some(hex("none").as_bytes()), None]);
                 "SELECT 1".to_owned()
             }
         };
@@ -738,6 +739,11 @@ fn data_row(out: &mut BytesMut, columns: &[Option<&[u8]>]) {
     });
 }
 
+/// A setting's value as an audit asks for it.
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The commands of a query string; comments are left out.
 fn commands(text: &str) -> Result<Vec<Command>, Failure> {
     let mut plain = String::new();
@@ -756,7 +762,7 @@ fn command(text: &str) -> Result<Command, Failure> {
     if text.starts_with("SELECT pg_catalog.concat(") {
         return Ok(Command::AuditPins);
     }
-    if text.starts_with("SELECT n, pg_catalog.current_setting") {
+    if text.starts_with("SELECT n, ") {
         let list = text.split_once("ARRAY[").and_then(|(_, rest)| rest.split_once(']')).expect("an array").0;
         return Ok(Command::AuditNamed(list.split(',').map(unquoted).collect()));
     }

@@ -148,7 +148,7 @@ impl Reader<'_> {
             }
         } else {
             s.understood = Understood::Lexed;
-            s.effects |= Effects::ALL_SETTINGS;
+            s.effects |= Effects::ALL_SETTINGS | Effects::COMPUTED_SETTING;
         }
         if self.head.iter().any(|t| memchr::memmem::find(&t.text, b"pg_temp").is_some()) {
             // Tables made without a schema would be temporary.

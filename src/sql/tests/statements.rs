@@ -296,8 +296,24 @@ fn session_state() {
         ("SHOW TRANSACTION ISOLATION LEVEL", "Show Read | effects node | object transaction_isolation"),
         ("SELECT set_config('a.b', 'x', false)", "Select Read | calls set_config | effects settings | settings a.b"),
         ("SELECT set_config('role', $1, TRUE)", "Select Read | calls set_config | effects local | settings role"),
-        ("SELECT set_config($1, 'x', false)", "Select Read | calls set_config | effects settings all-settings"),
-        ("SELECT set_config('a' || 'b', 'x', false)", "Select Read | calls set_config | effects settings all-settings"),
+        (
+            "SELECT set_config($1, 'x', false), set_config($2::text, 'x', true)",
+            "Select Read | calls set_config | effects settings all-settings local | named by $1 $2",
+        ),
+        (
+            "SELECT set_config('a' || 'b', 'x', false)",
+            "Select Read | calls set_config | effects settings all-settings computed-setting",
+        ),
+        (
+            "SELECT set_config($1 || 'b', 'x', false)",
+            "Select Read | calls set_config | effects settings all-settings computed-setting",
+        ),
+        (
+            "SELECT set_config(U&'a.b', 'x', false)",
+            "Select Read | calls set_config | effects settings all-settings computed-setting",
+        ),
+        ("SELECT set_config(k, 'x', true) FROM t", "Select Read | of t | calls set_config | effects all-settings local"),
+        ("SELECT setseed(0.5)", "Select Read | calls setseed | effects settings | settings seed"),
         ("SELECT set_config('a.b', 'x', $1)", "Select Read | calls set_config | effects settings local | settings a.b"),
         (
             "SELECT \"set_config\"('a.b', 'x', false)",
