@@ -124,7 +124,8 @@ pub(super) fn decide(
             }
             if verdict.effects.any(Effects::CALLS_UNKNOWN | Effects::OPAQUE) {
                 custom.extend(dotted_names(part.text));
-                computed |= part.analysis.shape.statements.iter().any(|s| s.kind == Kind::Do) && computes_name(part.text);
+                computed |=
+                    part.analysis.shape.statements.iter().any(|s| s.kind == Kind::Do) && computes_name(part.text);
             }
             let query = Query {
                 text: part.text,
@@ -214,7 +215,8 @@ fn bound_name<'a>(bind: &'a impl Parameters, number: u32) -> Bound<'a> {
 /// Whether a text, say the body of a DO, calls `set_config` with anything but a constant for a name.
 fn computes_name(text: &[u8]) -> bool {
     const CALL: &[u8] = b"set_config";
-    let found = (0..text.len()).filter(|at| text[*at..].get(..CALL.len()).is_some_and(|t| t.eq_ignore_ascii_case(CALL)));
+    let found =
+        (0..text.len()).filter(|at| text[*at..].get(..CALL.len()).is_some_and(|t| t.eq_ignore_ascii_case(CALL)));
     found.map(|at| text[at + CALL.len()..].trim_ascii_start()).any(|rest| {
         let Some(rest) = rest.strip_prefix(b"(") else { return false };
         let quoted = rest.trim_ascii_start();

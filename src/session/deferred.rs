@@ -92,7 +92,8 @@ impl Deferred {
         };
         let room = self.texts.len() < limits.deferred && self.bytes + len <= limits.deferred_bytes;
         if !self.active() {
-            let begin = room && statement.kind == Kind::Begin && statement.transaction.is_some_and(|t| t.whole && !t.chain);
+            let begin =
+                room && statement.kind == Kind::Begin && statement.transaction.is_some_and(|t| t.whole && !t.chain);
             return begin.then_some(Step::Begin);
         }
         if let Some(tag) = ending(statement) {
@@ -114,7 +115,12 @@ impl Deferred {
             // In a subtransaction it fails.
             Kind::SetTransaction if whole && self.savepoints.is_empty() => Some(Step::Join("SET")),
             // What seeds random numbers lasts longer than the transaction, and pins.
-            Kind::Set if statement.effects == Effects::LOCAL_SETTINGS && !statement.settings.iter().any(|s| &**s == "seed") => Some(Step::Join("SET")),
+            Kind::Set
+                if statement.effects == Effects::LOCAL_SETTINGS
+                    && !statement.settings.iter().any(|s| &**s == "seed") =>
+            {
+                Some(Step::Join("SET"))
+            }
             Kind::Savepoint if statement.object.is_some() => Some(Step::Join("SAVEPOINT")),
             Kind::Release if known => Some(Step::Join("RELEASE")),
             Kind::RollbackTo if known => Some(Step::Join("ROLLBACK")),

@@ -53,7 +53,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { hold: 64 << 10, statement: 1 << 20, prepared: 10_000, prepared_bytes: 16 << 20, deferred: 64, deferred_bytes: 16 << 10 }
+        Self {
+            hold: 64 << 10,
+            statement: 1 << 20,
+            prepared: 10_000,
+            prepared_bytes: 16 << 20,
+            deferred: 64,
+            deferred_bytes: 16 << 10,
+        }
     }
 }
 

@@ -223,7 +223,11 @@ impl Session {
         let frame = &self.input[start..end];
         Ok(match tag {
             b'Q' if rest > 0 => What::LongQuery,
-            b'Q' => What::Query(self.shared.analyzer.analyze(frontend::query(frame)?, self.context)),
+            b'Q' => match frontend::query(frame) {
+                Ok(text) => What::Query(self.shared.analyzer.analyze(text, self.context)),
+                // Bytes behind its end: the server says what it says.
+                Err(_) => What::LongQuery,
+            },
             b'F' => What::Function,
             b'P' if rest > 0 => What::LongParse { named: frame.get(HEADER_LEN) != Some(&0) },
             b'P' => self.parse(start, end)?,

@@ -243,7 +243,8 @@ impl Session {
             let _ = write!(sql, "SELECT n, {VALUE_SQL}{NAMED_SQL}{names}]::pg_catalog.text[]) AS n) AS a;");
         }
         if all {
-            let _ = write!(sql, "SELECT pg_catalog.lower(name), {VALUE_SQL}{ALL_SQL}SELECT 'role', {VALUE_SQL}{ROLE_SQL}");
+            let _ =
+                write!(sql, "SELECT pg_catalog.lower(name), {VALUE_SQL}{ALL_SQL}SELECT 'role', {VALUE_SQL}{ROLE_SQL}");
         }
         Some(Audit { sql, all, hidden, computed })
     }
@@ -296,7 +297,8 @@ impl Session {
     /// where the start-up message came from the client itself. It is rolled back with the RESET.
     pub fn restoration(&mut self) -> String {
         self.resets = false;
-        let pair = |(name, value)| format!("({},{})", crate::upstream::literal(name), crate::upstream::value_sql(value));
+        let pair =
+            |(name, value)| format!("({},{})", crate::upstream::literal(name), crate::upstream::value_sql(value));
         let pairs: Vec<_> = self.baseline.iter().map(pair).collect();
         format!("{RESTORE_SQL}(VALUES {}) AS b(n, v){RESTORE_WHERE}", pairs.join(","))
     }
@@ -390,6 +392,6 @@ FROM pg_catalog.pg_settings WHERE source = 'session') AS a;";
 const ROLE_SQL: &str = "NULL FROM (SELECT pg_catalog.current_setting('role') AS v) AS a;";
 
 /// Sets what is not the session's own any more: a setting that no library has defined has lost its value.
-const RESTORE_SQL: &str = "SELECT pg_catalog.set_config(b.n, b.v, false) FROM ";
+const RESTORE_SQL: &str = "SELECT pg_catalog.set_config(b.n, b.v, false) IS NULL FROM ";
 const RESTORE_WHERE: &str = " LEFT JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = b.n \
 WHERE CASE WHEN s.name IS NULL THEN COALESCE(pg_catalog.current_setting(b.n, true), '') = '' ELSE s.source <> 'session' END";

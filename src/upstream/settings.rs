@@ -79,14 +79,15 @@ impl Settings {
         for (name, _) in from.iter().filter(|(n, _)| !identity.contains(n) && self.bytes(n).is_none()) {
             let _ = write!(sql, "RESET {};", quote_identifier_path(name));
         }
+        // The value does not come back: the client encoding of that moment may have no characters for it.
         for (name, value) in self.iter().filter(|(n, v)| !identity.contains(n) && from.bytes(n) != Some(*v)) {
-            let _ = write!(sql, "SELECT pg_catalog.set_config({},{},false);", literal(name), value_sql(value));
+            let _ = write!(sql, "SELECT pg_catalog.set_config({},{},false) IS NULL;", literal(name), value_sql(value));
         }
         if changed_identity {
             let mut take_on = |words, setting, name: &[u8]| {
                 let _ = match std::str::from_utf8(name) {
                     Ok(name) if name.is_ascii() => write!(sql, "SET {words} {};", quote_identifier(name)),
-                    _ => write!(sql, "SELECT pg_catalog.set_config('{setting}',{},false);", value_sql(name)),
+                    _ => write!(sql, "SELECT pg_catalog.set_config('{setting}',{},false) IS NULL;", value_sql(name)),
                 };
             };
             if let Some(user) = self.bytes("session_authorization")
@@ -220,26 +221,28 @@ mod tests {
         check(
             Some(&[("a", "1")]),
             &[("B", "it's \\")],
-            "RESET \"a\";SELECT pg_catalog.set_config(E'b',E'it''s \\\\',false);",
+            "RESET \"a\";SELECT pg_catalog.set_config(E'b',E'it''s \\\\',false) IS NULL;",
         );
         check(Some(&[("app.x", "1")]), &[], "RESET \"app\".\"x\";");
         check(Some(&[("role", "x")]), &[], "RESET ROLE;");
         check(
             Some(&[]),
             &[("role", "a\"b"), ("a", "1")],
-            "RESET ROLE;SELECT pg_catalog.set_config(E'a',E'1',false);SET ROLE \"a\"\"b\";",
+            "RESET ROLE;SELECT pg_catalog.set_config(E'a',E'1',false) IS NULL;SET ROLE \"a\"\"b\";",
         );
         check(None, &[], "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;");
         check(
             Some(&[]),
             &[("a", "\u{e9}"), ("role", "\u{e9}")],
             "RESET ROLE;\
-             SELECT pg_catalog.set_config(E'a',pg_catalog.convert_from(pg_catalog.decode('c3a9','hex'),'UTF8'),false);\
-             SELECT pg_catalog.set_config('role',pg_catalog.convert_from(pg_catalog.decode('c3a9','hex'),'UTF8'),false);",
+             SELECT pg_catalog.set_config(E'a',pg_catalog.convert_from(pg_catalog.decode('c3a9','hex'),'UTF8'),false) IS NULL;\
+             SELECT pg_catalog.set_config('role',pg_catalog.convert_from(pg_catalog.decode('c3a9','hex'),'UTF8'),false) IS NULL;",
         );
         let mut settings = Settings::default();
         settings.set("a", [0xe9]);
         assert_eq!(settings.value("a"), None);
-        assert!(settings.transition(Some(&Settings::default())).contains("'e9','hex'),pg_catalog.getdatabaseencoding())"));
+        assert!(
+            settings.transition(Some(&Settings::default())).contains("'e9','hex'),pg_catalog.getdatabaseencoding())")
+        );
     }
 }

@@ -13,6 +13,7 @@ mod clients;
 mod demo;
 mod drivers;
 mod hostile;
+mod leaks;
 mod pooling;
 mod replicas;
 mod support;

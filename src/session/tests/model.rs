@@ -678,7 +678,8 @@ impl Model {
             Command::AuditNamed(names) => {
                 for name in names {
                     let value = self.values.set.get(name);
-                    let known = value.is_some() || matches!(name.as_str(), "application_name") || self.ever.contains(name);
+                    let known =
+                        value.is_some() || matches!(name.as_str(), "application_name") || self.ever.contains(name);
                     let text = value.cloned().unwrap_or_default();
                     let source: Option<&[u8]> = match (name.as_str(), value) {
                         ("application_name", Some(_)) => Some(b"session"),
@@ -773,7 +774,7 @@ fn command(text: &str) -> Result<Command, Failure> {
         return Ok(Command::AuditRole);
     }
     if let Some(rest) = text.strip_prefix("SELECT pg_catalog.set_config(") {
-        let mut parts = rest.trim_end_matches(')').split(',');
+        let mut parts = rest.trim_end_matches(" IS NULL").trim_end_matches(')').split(',');
         let (name, value) = (parts.next().map(unquoted), parts.next().map(unquoted));
         return Ok(Command::Set { local: false, name: name.expect("a name"), value: value.expect("a value") });
     }

@@ -161,7 +161,19 @@ fn several_statements() {
         ("SELECT $$;$$; SELECT $a$ ; $$ ; $a$", "Select Read ;; Select Read"),
         (
             "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 1 END; END; SELECT 2",
-            "Ddl Write Lexed | effects ddl ;; Select Read",
+            "Ddl Write Lexed | effects ddl opaque ;; Select Read",
+        ),
+        (
+            "CREATE OR REPLACE FUNCTION f(begin atomic) RETURNS int AS 'SELECT 1'; SET a = 1",
+            "Ddl Write | effects ddl ;; Set Read | effects settings | settings a",
+        ),
+        (
+            "CREATE VIEW function AS SELECT begin atomic FROM t; SET a = 1",
+            "Ddl Write | of function! t | effects ddl ;; Set Read | effects settings | settings a",
+        ),
+        (
+            "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1 AS case, t.end FROM t; END; SET a = 1",
+            "Ddl Write Lexed | effects ddl opaque ;; Set Read | effects settings | settings a",
         ),
         (
             "CREATE RULE r AS ON INSERT TO t DO (DELETE FROM u; DELETE FROM v); SELECT 1",
@@ -312,7 +324,10 @@ fn session_state() {
             "SELECT set_config(U&'a.b', 'x', false)",
             "Select Read | calls set_config | effects settings all-settings computed-setting",
         ),
-        ("SELECT set_config(k, 'x', true) FROM t", "Select Read | of t | calls set_config | effects all-settings local"),
+        (
+            "SELECT set_config(k, 'x', true) FROM t",
+            "Select Read | of t | calls set_config | effects all-settings local",
+        ),
         ("SELECT setseed(0.5)", "Select Read | calls setseed | effects settings | settings seed"),
         ("SELECT set_config('a.b', 'x', $1)", "Select Read | calls set_config | effects settings local | settings a.b"),
         (

@@ -1,0 +1,309 @@
+//! What a session leaves on a server is its own: three clients on one server, and what one has set no other sees.
+
+use crate::support::{Gateway, Raw, database, direct, message, sqlstate};
+
+/// A gateway on which all sessions meet on one server of the primary's.
+fn one_server() -> Gateway<'static> {
+    Gateway::setup().pool("size = 1\nquery_wait = \"1s\"").start()
+}
+
+/// As many servers as there are clients, for tests in which one is pinned.
+fn two_servers() -> Gateway<'static> {
+    Gateway::setup().pool("size = 2\nquery_wait = \"1s\"").start()
+}
+
+/// A first cell, asked of the primary.
+async fn cell(client: &tokio_postgres::Client, expression: &str) -> Option<String> {
+    let sql = format!("SELECT ({expression})::text, pg_current_xact_id()");
+    let messages = client.simple_query(&sql).await.unwrap_or_else(|error| panic!("{expression}: {error:?}"));
+    messages.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).map(str::to_owned)),
+        _ => None,
+    })?
+}
+
+/// Runs `steps` as one client; it must see `expected` of `expression` afterwards, again and again, and no other client may.
+#[track_caller]
+fn keeps_to_itself(label: &str, setup: &str, steps: &[&str], expression: &str, expected: &str) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let database = database(label);
+    let gateway = two_servers();
+    runtime.block_on(async {
+        let one = gateway.connect(&database).await;
+        one.batch_execute(setup).await.unwrap();
+        let others = [gateway.connect(&database).await, gateway.connect(&database).await];
+        for step in steps {
+            one.batch_execute(step).await.unwrap_or_else(|error| panic!("{step}: {error:?}"));
+        }
+        for _ in 0..3 {
+            for other in &others {
+                let seen = cell(other, expression).await.unwrap_or_default();
+                assert_ne!(seen, expected, "{label}: another client sees it");
+            }
+            assert_eq!(cell(&one, expression).await.as_deref(), Some(expected), "{label}: its own client lost it");
+        }
+        // Nor does anybody once it has gone.
+        drop(one);
+        for _ in 0..3 {
+            for other in &others {
+                assert_ne!(cell(other, expression).await.unwrap_or_default(), expected, "{label}: afterwards");
+            }
+        }
+    });
+}
+
+#[test]
+fn settings_under_names_that_no_text_shows() {
+    let read = "current_setting('app.dyn', true)";
+    let case = |label: &str, steps: &[&str]| keeps_to_itself(label, "", steps, read, "SECRET");
+    case("dyn_values", &["SELECT set_config(k, v, false) FROM (VALUES ('app.dyn', 'SECRET')) t(k, v)"]);
+    case("dyn_concat", &["SELECT set_config('app' || '.dyn', 'SECRET', false)"]);
+    case("dyn_unicode", &["SELECT set_config(U&'app.\\0064yn', 'SECRET', false)"]);
+    case("dyn_ident", &["SET U&\"\\0061pp\".dyn = 'SECRET'"]);
+    case(
+        "dyn_cursor",
+        &["BEGIN; DECLARE c CURSOR FOR SELECT set_config('app' || '.dyn', 'SECRET', false)", "FETCH c; COMMIT"],
+    );
+    case("dyn_do", &["DO $$ BEGIN PERFORM set_config('app' || '.dyn', 'SECRET', false); END $$"]);
+    case("dyn_prepare", &["PREPARE p AS SELECT set_config($1, $2, false)", "EXECUTE p('app.dyn', 'SECRET')"]);
+}
+
+#[tokio::test]
+async fn settings_named_by_parameters() {
+    let database = database("dyn_bound");
+    let gateway = two_servers();
+    let one = gateway.connect(&database).await;
+    let others = [gateway.connect(&database).await, gateway.connect(&database).await];
+    let seventeen: String = (1..=16).map(|n| format!("${n}::text, ")).collect();
+    let sql = format!("SELECT {seventeen} set_config($17, $18, false)");
+    let values: Vec<String> = (1..=16).map(|n| format!("v{n}")).chain(["app.dyn".into(), "SECRET".into()]).collect();
+    let values: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = values.iter().map(|value| value as _).collect();
+    one.query(&sql, &values).await.unwrap();
+    let read = "current_setting('app.dyn', true)";
+    for other in &others {
+        assert_ne!(cell(other, read).await.as_deref(), Some("SECRET"));
+    }
+    assert_eq!(cell(&one, read).await.as_deref(), Some("SECRET"));
+    // A name that a value shows follows its client: no server is kept for it.
+    if !direct() {
+        let pinned = gateway.admin("/metrics").unwrap().1;
+        assert!(!pinned.contains("computed name\"} 1"), "{pinned}");
+    }
+    // One taken out of a value pins.
+    let json = r#"{"app.more": "SECRET"}"#;
+    one.query("SELECT set_config(key, value, false) FROM json_each_text(($1::text)::json)", &[&json]).await.unwrap();
+    for other in &others {
+        assert_ne!(cell(other, "current_setting('app.more', true)").await.as_deref(), Some("SECRET"));
+    }
+    assert_eq!(cell(&one, "current_setting('app.more', true)").await.as_deref(), Some("SECRET"));
+    assert_eq!(cell(&one, read).await.as_deref(), Some("SECRET"));
+}
+
+#[test]
+fn a_word_pair_that_is_no_body_hides_nothing() {
+    let memory = "current_setting('work_mem')";
+    let case = |label: &str, setup: &str, text: &str| keeps_to_itself(label, setup, &[text], memory, "77MB");
+    case(
+        "atomic_argument",
+        "CREATE DOMAIN atomic AS int",
+        "CREATE OR REPLACE FUNCTION fa(begin atomic) RETURNS int LANGUAGE sql AS 'SELECT 1'; SET work_mem = '77MB'",
+    );
+    case(
+        "atomic_label",
+        "CREATE TABLE b (begin int)",
+        "CREATE VIEW function AS SELECT begin atomic FROM b; SET work_mem = '77MB'",
+    );
+    case(
+        "atomic_case",
+        "",
+        "CREATE FUNCTION fc() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1 case; END; SET work_mem = '77MB'",
+    );
+}
+
+#[test]
+fn temporary_objects_of_every_kind() {
+    let seen = |table: &str, column: &str| {
+        format!("SELECT count(*) FROM {table} WHERE {column} = pg_my_temp_schema() AND pg_my_temp_schema() <> 0")
+    };
+    let function = "CREATE FUNCTION plus(int, int) RETURNS int LANGUAGE sql AS 'SELECT $1'";
+    keeps_to_itself(
+        "temp_operator",
+        function,
+        &["CREATE OPERATOR pg_temp.<~> (leftarg = int, rightarg = int, function = plus)"],
+        &seen("pg_operator", "oprnamespace"),
+        "1",
+    );
+    keeps_to_itself(
+        "temp_collation",
+        "",
+        &["CREATE COLLATION pg_temp.c FROM \"C\""],
+        &seen("pg_collation", "collnamespace"),
+        "1",
+    );
+    // The name of the schema stands in an earlier statement.
+    keeps_to_itself(
+        "temp_path",
+        "",
+        &["SET search_path = pg_temp, public", "CREATE TABLE t (n int)", "RESET search_path"],
+        &seen("pg_class", "relnamespace"),
+        "1",
+    );
+}
+
+#[tokio::test]
+async fn a_seed_stays_on_its_server() {
+    let database = database("seed");
+    let gateway = two_servers();
+    let one = gateway.connect(&database).await;
+    let others = [gateway.connect(&database).await, gateway.connect(&database).await];
+    let draw = "ARRAY[random(), random()]";
+    let steps = ["SELECT setseed(0.42)", "SET seed = 0.42", "BEGIN; SET LOCAL seed = 0.42; COMMIT"];
+    one.batch_execute(steps[0]).await.unwrap();
+    let expected = cell(&one, draw).await.unwrap();
+    for step in steps {
+        one.batch_execute(step).await.unwrap();
+        for other in &others {
+            assert_ne!(cell(other, draw).await.unwrap(), expected, "{step}");
+        }
+        assert_eq!(cell(&one, draw).await.unwrap(), expected, "{step}");
+    }
+    one.batch_execute("RESET ALL").await.unwrap();
+    one.batch_execute("DISCARD ALL").await.unwrap();
+    one.batch_execute("SET seed = 0.42").await.unwrap();
+    drop(one);
+    // Two clients and two servers: one is the seeded one, if it was kept.
+    for other in &others {
+        other.batch_execute("BEGIN").await.unwrap();
+        assert_ne!(cell(other, draw).await.unwrap(), expected, "a stranger draws what was seeded");
+    }
+}
+
+/// A Query in bytes.
+fn query(text: &[u8]) -> Vec<u8> {
+    message(b'Q', &[text, b"\0"].concat())
+}
+
+/// The first cell of the answer to a query.
+fn first(raw: &mut Raw, text: &[u8]) -> Vec<u8> {
+    raw.send(&query(text));
+    let answer = raw.until(b'Z');
+    let row = answer.iter().find(|(tag, _)| *tag == b'D');
+    row.map_or_else(|| panic!("no row: {answer:?}"), |(_, body)| body[6..].to_vec())
+}
+
+#[test]
+fn values_in_other_encodings() {
+    let database = database("encodings");
+    let gateway = one_server();
+    let log_in = || Raw::log_in(gateway.port, "demo", &database);
+    let mut clients = [log_in(), log_in(), log_in(), log_in(), log_in()];
+    // é, €, and 表, which ends in a backslash in SJIS; the last one is UTF-8.
+    let values: [(&str, &[u8]); 5] = [
+        ("LATIN1", b"caf\xe9"),
+        ("WIN1252", b"5 \x80"),
+        ("EUC_JP", b"\xc9\xbd"),
+        ("SJIS", b"\x95\x5c"),
+        ("UTF8", "tschüß".as_bytes()),
+    ];
+    for (client, (encoding, value)) in clients.iter_mut().zip(values) {
+        client.send(&query(format!("SET client_encoding = '{encoding}'").as_bytes()));
+        client.until(b'Z');
+        let set = if encoding == "SJIS" {
+            // Past what ends in a backslash, a quote.
+            b"SELECT set_config('app.v', convert_from('\\x955c', 'SJIS'), false)".to_vec()
+        } else {
+            [b"SET app.v = '", value, b"'"].concat()
+        };
+        client.send(&query(&set));
+        client.until(b'Z');
+    }
+    let read = b"SELECT current_setting('app.v'), pg_current_xact_id()";
+    for _ in 0..3 {
+        for (client, (encoding, value)) in clients.iter_mut().zip(values) {
+            assert_eq!(first(client, read)[..value.len()], *value, "{encoding}");
+            assert_eq!(first(client, b"SHOW client_encoding"), encoding.as_bytes());
+        }
+    }
+    // What waits for a transaction's first statement goes as it came.
+    let latin = &mut clients[0];
+    latin.send(&query(b"BEGIN"));
+    latin.until(b'Z');
+    latin.send(&query(b"SET LOCAL app.v = 'th\xe9'"));
+    latin.until(b'Z');
+    assert_eq!(first(latin, read)[..3], *b"th\xe9");
+}
+
+#[test]
+fn settings_too_large_to_follow() {
+    let label = "large_setting";
+    let set = "SELECT set_config('app.small', 'x', false), set_config('app.big', repeat('x', 20000000), false)";
+    let read = "current_setting('app.small', true) || length(current_setting('app.big', true))";
+    keeps_to_itself(label, "", &[set], read, "x20000000");
+}
+
+#[test]
+fn prepared_statements_are_bounded() {
+    if direct() {
+        return;
+    }
+    let database = database("prepared_bytes");
+    let gateway = two_servers();
+    let mut raw = Raw::log_in(gateway.port, "demo", &database);
+    let parse = |name: &str, text: &str| message(b'P', &[name.as_bytes(), b"\0", text.as_bytes(), b"\0\0\0"].concat());
+    let sync = || message(b'S', b"");
+    let long = |n: usize| format!("SELECT {n} /* {} */", "x".repeat(1_000_000));
+    let memory = gateway.peak_memory().unwrap();
+    let mut refused = 0;
+    for round in 0..3 {
+        for n in 0..100 {
+            raw.send(&[parse(&format!("s{round}_{n}"), &long(n)), sync()].concat());
+            let answer = raw.until(b'Z');
+            if answer[0].0 == b'1' {
+                continue;
+            }
+            assert_eq!(sqlstate(&answer[0].1), "53400", "after {n}: {:?}", String::from_utf8_lossy(&answer[0].1));
+            assert!(n >= 10, "refused after {n}");
+            refused += 1;
+        }
+        // The session goes on, within a pipeline as well: what is refused is not there.
+        let bind = message(b'B', b"\0no\0\0\0\0\0\0\0");
+        raw.send(&[parse("no", &long(0)), bind, message(b'E', b"\0\0\0\0\0"), sync()].concat());
+        let tags: Vec<u8> = raw.until(b'Z').iter().map(|(tag, _)| *tag).collect();
+        assert_eq!(tags, b"EZ");
+        raw.send(&query(b"DEALLOCATE ALL"));
+        assert_eq!(raw.until(b'Z')[0].0, b'C');
+    }
+    assert!(refused >= 3 * 80, "{refused}");
+    let grown = (gateway.peak_memory().unwrap() - memory) >> 20;
+    println!("figure: 300 statements of 1 MB, {grown} MiB");
+    assert!(grown < 100, "memory grew by {grown} MiB");
+    // A message that is none costs the statement, not the session.
+    raw.send(&message(b'Q', b"SELECT 1\0, 2\0"));
+    let answer = raw.until(b'Z');
+    assert_eq!(sqlstate(&answer[0].1), "08P01", "{answer:?}");
+    assert_eq!(first(&mut raw, b"SELECT 1"), b"1");
+}
+
+#[test]
+fn what_waits_for_a_transaction_is_bounded() {
+    let database = database("deferred_bytes");
+    let gateway = two_servers();
+    let mut raw = Raw::log_in(gateway.port, "demo", &database);
+    raw.send(&query(b"BEGIN"));
+    raw.until(b'Z');
+    let memory = gateway.peak_memory();
+    let long = |n: usize| format!("SET LOCAL app.v{n} = '{}'", "x".repeat(900_000));
+    for n in 0..60 {
+        raw.send(&query(long(n).as_bytes()));
+        assert_eq!(raw.until(b'Z')[0].0, b'C');
+    }
+    assert_eq!(first(&mut raw, b"SELECT length(current_setting('app.v59'))"), b"900000");
+    if let (Some(before), Some(after)) = (memory, gateway.peak_memory()) {
+        let grown = (after - before) >> 20;
+        println!("figure: 60 statements of 0.9 MB that could wait, {grown} MiB");
+        assert!(grown < 25, "memory grew by {grown} MiB");
+    }
+    raw.send(&query(b"COMMIT"));
+    assert_eq!(raw.until(b'Z')[0].0, b'C');
+    assert_eq!(first(&mut raw, b"SELECT 1"), b"1");
+}
