@@ -79,7 +79,7 @@ fn before_a_server_was_asked() {
             ("SELECT nextval('s')", Access::Write, Effects::SEQUENCE),
             ("SELECT setval('s', 1)", Access::Write, Effects::SEQUENCE),
             ("SELECT set_config('a.b', 'c', true)", Access::Write, Effects::LOCAL_SETTINGS),
-            ("SELECT setseed(0.5)", Access::Write, NONE),
+            ("SELECT setseed(0.5)", Access::Write, Effects::SETTINGS),
             ("SELECT txid_current()", Access::Write, NONE),
             ("SELECT pg_notify('a', 'b')", Access::Write, NONE),
             ("SELECT lo_create(0)", Access::Write, NONE),
