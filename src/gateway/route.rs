@@ -204,7 +204,7 @@ fn dotted_names(text: &[u8]) -> impl Iterator<Item = Box<str>> {
 }
 
 /// The value of the parameter that names a setting; what cannot be read as a name counts as not here.
-fn bound_name<'a>(bind: &'a impl Parameters, number: u32) -> Bound<'a> {
+fn bound_name(bind: &impl Parameters, number: u32) -> Bound<'_> {
     match bind.parameter(number).map(|parameter| parameter.value) {
         Some(Bound::Bytes(name)) if name.len() <= LONGEST_NAME && name.is_ascii() => Bound::Bytes(name),
         Some(Bound::Null) => Bound::Null,
@@ -336,5 +336,21 @@ impl Attributes for SessionAttributes<'_> {
                 visit(name, value);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::computes_name;
+
+    #[test]
+    fn names_that_are_no_constants_are_seen() {
+        let check = |text: &str, expected| assert_eq!(computes_name(text.as_bytes()), expected, "{text}");
+        check("DO $$ BEGIN PERFORM set_config('a.b', x, false); END $$", false);
+        check("DO 'BEGIN PERFORM SET_CONFIG ( ''a.b'' , ''x'', false); END'", false);
+        check("DO $$ BEGIN PERFORM set_config('a.' || n, x, false); END $$", true);
+        check("DO $$ BEGIN PERFORM set_config('a.b', x, false), pg_catalog.set_config(n, x, false); END $$", true);
+        check("DO $$ BEGIN NULL; END $$", false);
+        check("set_config(", true);
     }
 }
