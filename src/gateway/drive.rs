@@ -174,11 +174,17 @@ impl Conversation {
             Ok(route) if route.shard != lent.pool().node.shard => {
                 let reply = ErrorReply::error("0A000", "the statement concerns another shard than the transaction or session it is in")
                     .hint("End the transaction first. A session with temporary tables, advisory locks or LISTEN stays on its shard.");
-                self.context.metrics.rejected(&reply.sqlstate);
-                if let Some(trace) = &mut self.trace {
-                    trace.refused(&mut self.session, &reply, lent.upstream.at_frame_edge());
-                }
-                self.session.refuse_on(&mut lent.upstream, reply);
+                self.refuse_on_server(reply);
+            }
+            Ok(Route { useless: Some(what), target, .. })
+                if target.role == Role::Primary && lent.pool().node.role() == crate::topology::Role::Replica =>
+            {
+                let reply = ErrorReply::error(
+                    "0A000",
+                    format!("{what} would be worth nothing on a replica, and the transaction or session is on one"),
+                )
+                .hint("Let the transaction begin with it, or without READ ONLY: then all of it runs on the primary.");
+                self.refuse_on_server(reply);
             }
             Ok(route) => {
                 self.writes_in_flight |= route.writes;
@@ -200,16 +206,20 @@ impl Conversation {
                 io::Buffers::lend(&mut lent.upstream.output);
                 self.session.forward(&mut lent.upstream);
             }
-            Err(reply) => {
-                self.context.metrics.rejected(&reply.sqlstate);
-                if let Some(trace) = &mut self.trace {
-                    trace.refused(&mut self.session, &reply, lent.upstream.at_frame_edge());
-                }
-                self.settled = false;
-                self.session.refuse_on(&mut lent.upstream, reply);
-            }
+            Err(reply) => self.refuse_on_server(reply),
         }
         Ok(())
+    }
+
+    /// Refuses the unit on the server that is held.
+    fn refuse_on_server(&mut self, reply: ErrorReply) {
+        let Some(lent) = &mut self.held else { return };
+        self.context.metrics.rejected(&reply.sqlstate);
+        if let Some(trace) = &mut self.trace {
+            trace.refused(&mut self.session, &reply, lent.upstream.at_frame_edge());
+        }
+        self.settled = false;
+        self.session.refuse_on(&mut lent.upstream, reply);
     }
 
     /// Between two transactions: whatever the configuration says now about the session's database.

@@ -6,6 +6,7 @@
 //! Deliberately absent: the protocol's rules (`session`, `upstream`), what a statement means (`sql`, `policy`).
 
 mod accept;
+mod block;
 mod cancel;
 mod context;
 mod drive;

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use super::block::{self, Defaults};
 use super::trace::Trace;
 use crate::catalog::Catalog;
 use crate::control::Cluster;
@@ -38,10 +39,12 @@ pub(super) struct Route {
     pub(super) shard: usize,
     /// Whether anything in it may write.
     pub(super) writes: bool,
+    /// What in it would succeed on a standby and mean nothing there. Looked for only while a server is held.
+    pub(super) useless: Option<&'static str>,
 }
 
 impl Route {
-    const PRIMARY: Self = Self { target: Target::PRIMARY, shard: 0, writes: true };
+    const PRIMARY: Self = Self { target: Target::PRIMARY, shard: 0, writes: true, useless: None };
 
     /// What a node must meet.
     pub(super) fn conditions(&self) -> Conditions<'_> {
@@ -88,7 +91,8 @@ pub(super) fn decide(
     held: bool,
     mut trace: Option<&mut Trace>,
 ) -> Result<Route, ErrorReply> {
-    let transaction = transaction(session, held);
+    let outer = transaction(session, held);
+    let transaction = block::through(session.shapes(), outer, defaults(session), !held);
     let mut route: Option<Route> = None;
     let mut custom: Vec<Box<str>> = Vec::new();
     let mut computed = false;
@@ -180,6 +184,14 @@ pub(super) fn decide(
         }
         route.target.role = Role::Primary;
     }
+    // What is still to come of the group may write.
+    let cut = !session.unit().closed && outer == Transaction::Idle && !session.in_group();
+    if cut && (route.writes || transaction != Transaction::Idle || !session.unit().single()) {
+        if let Some(trace) = &mut trace {
+            trace.reason("cut short by a Flush or the limit");
+        }
+        route.target.role = Role::Primary;
+    }
     // A standby refuses serializable transactions.
     let serializable = session.settings.value(ISOLATION) == Some("serializable") || session.may_set(ISOLATION);
     if serializable && transaction == Transaction::Idle {
@@ -188,7 +200,28 @@ pub(super) fn decide(
         }
         route.target.role = Role::Primary;
     }
+    if held {
+        route.useless = session.parts().find_map(|part| useless_on_standby(&part));
+    }
     Ok(route)
+}
+
+/// What a statement does that a standby does as well, for itself alone: two clients could hold one lock, one of them there.
+fn useless_on_standby(part: &Part<'_>) -> Option<&'static str> {
+    part.analysis.shape.statements.iter().find_map(|statement| {
+        let lock = statement
+            .functions
+            .iter()
+            .any(|function| function.name.starts_with("pg_advisory_") || function.name.starts_with("pg_try_advisory_"));
+        // The body of a DO is a literal.
+        if lock
+            || (statement.kind == Kind::Do && part.text.windows(9).any(|word| word.eq_ignore_ascii_case(b"_advisory")))
+        {
+            return Some("an advisory lock");
+        }
+        let exports = statement.functions.iter().any(|function| *function.name == *"pg_export_snapshot");
+        exports.then_some("an exported snapshot")
+    })
 }
 
 /// What may be the name of a custom setting in the body of a DO or in a text that was not understood.
@@ -246,12 +279,18 @@ fn custom_names(bind: &impl Parameters) -> impl Iterator<Item = Box<str>> {
     })
 }
 
+fn defaults(session: &Session) -> Defaults {
+    let is = |name, wanted| session.settings.value(name).is_some_and(|value| value == wanted);
+    Defaults { read_only: is(block::READ_ONLY, "on"), serializable: is(ISOLATION, "serializable") }
+}
+
+/// The transaction that the unit begins in.
 fn transaction(session: &Session, held: bool) -> Transaction {
     if session.deferred.active() {
-        let default = |name, on| session.settings.value(name).is_some_and(|value| value == on);
+        let defaults = defaults(session);
         return Transaction::Block {
-            read_only: session.deferred.read_only().unwrap_or_else(|| default("default_transaction_read_only", "on")),
-            serializable: session.deferred.serializable().unwrap_or_else(|| default(ISOLATION, "serializable")),
+            read_only: session.deferred.read_only().unwrap_or(defaults.read_only),
+            serializable: session.deferred.serializable().unwrap_or(defaults.serializable),
             first: true,
         };
     }
@@ -289,7 +328,7 @@ fn resolve(chain: &Chain, answer: Answer, asker: &Asker<'_>, access: Access) -> 
                     .hint("Name one shard's key in the statement, or run it on each shard by itself."));
                 }
             };
-            Ok(Route { target, shard, writes: access != Access::Read })
+            Ok(Route { target, shard, writes: access != Access::Read, useless: None })
         }
         Decision::Reject(rejection) => {
             let mut reply = ErrorReply::error(rejection.sqlstate.as_str(), &*rejection.message);
@@ -316,7 +355,7 @@ fn join(first: Route, second: Route) -> Result<Route, ErrorReply> {
     if wide.target.role == Role::Replica && target.role == Role::Any {
         target.role = Role::Replica;
     }
-    Ok(Route { target, shard: narrow.shard, writes })
+    Ok(Route { target, shard: narrow.shard, writes, useless: None })
 }
 
 struct SessionAttributes<'a>(&'a Settings);

@@ -136,6 +136,10 @@ impl Deferred {
                     self.read_only = transaction.read_only.or(self.read_only);
                     self.serializable = transaction.serializable.or(self.serializable);
                 }
+                // To what, the text alone knows: a standby may be unable to.
+                if statement.settings.iter().any(|name| name.starts_with("transaction_")) {
+                    (self.read_only, self.serializable) = (Some(false), Some(true));
+                }
                 match (statement.kind, &statement.object) {
                     (Kind::Savepoint, Some(name)) => self.savepoints.push(name.clone()),
                     (Kind::Release, Some(name)) => {

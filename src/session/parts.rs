@@ -3,9 +3,9 @@
 //! Invariant: everything borrows from the client's own bytes.
 //! Deliberately absent: the meaning of values.
 
-use super::{Session, What};
+use super::{Session, Unit, What};
 use crate::policy::{Bound, Format, Parameter, Parameters};
-use crate::sql::Analysis;
+use crate::sql::{Analysis, Shape};
 use crate::wire::frontend;
 
 /// One statement of a unit.
@@ -49,6 +49,41 @@ impl Session {
                 }
                 _ => None,
             }
+        })
+    }
+
+    /// What is known of each text that the unit runs, binds, prepares or describes.
+    pub fn shapes(&self) -> impl Iterator<Item = &Shape> + Clone {
+        self.unit.ops.iter().filter_map(|op| match &op.what {
+            What::Query(analysis) => Some(&*analysis.shape),
+            What::Parse { statement, .. }
+            | What::Bind { statement: Some(statement) }
+            | What::DescribeStatement { statement: Some(statement) } => Some(&*statement.analysis.shape),
+            _ => None,
+        })
+    }
+}
+
+impl Unit {
+    /// Whether all of it is about one statement, which it runs at most once.
+    #[must_use]
+    pub fn single(&self) -> bool {
+        let mut only = None;
+        let mut binds = 0;
+        self.ops.iter().all(|op| match &op.what {
+            What::Parse { statement, .. }
+            | What::Bind { statement: Some(statement) }
+            | What::DescribeStatement { statement: Some(statement) } => {
+                binds += usize::from(matches!(op.what, What::Bind { .. }));
+                binds <= 1 && *only.get_or_insert(statement.id) == statement.id
+            }
+            What::DescribePortal
+            | What::Execute
+            | What::CloseStatement { .. }
+            | What::ClosePortal
+            | What::Flush
+            | What::Sync => true,
+            _ => false,
         })
     }
 }

@@ -70,7 +70,7 @@ fn node_local_function(name: &str) -> bool {
         "pg_terminate_backend",
         "pg_trigger_depth",
     ];
-    const PREFIXES: [&str; 20] = [
+    const PREFIXES: [&str; 21] = [
         "pg_advisory_xact_",
         "pg_backup_",
         "pg_control_",
@@ -90,10 +90,32 @@ fn node_local_function(name: &str) -> bool {
         "pg_switch_wal",
         "pg_try_advisory_xact_",
         "pg_wal_replay_",
+        // Refused during recovery.
+        "pg_walfile_name",
         "pg_get_multixact",
     ];
     (name.starts_with("pg_") || name.starts_with("inet_"))
         && (EXACT.binary_search(&name).is_ok() || PREFIXES.iter().any(|p| name.starts_with(p)))
+}
+
+/// Settings in which a standby differs from its primary by its nature. Those that an administrator may set on each node as
+/// he likes (`cluster_name`, memory, logging) are not among them.
+pub(crate) fn node_local_setting(name: &str) -> bool {
+    matches!(
+        name,
+        "transaction_read_only"
+            | "in_hot_standby"
+            | "port"
+            | "listen_addresses"
+            | "unix_socket_directories"
+            | "data_directory"
+            | "config_file"
+            | "hba_file"
+            | "ident_file"
+            | "external_pid_file"
+            | "primary_conninfo"
+            | "primary_slot_name"
+    )
 }
 
 /// Views and tables whose rows are about one node.
@@ -322,6 +344,9 @@ mod tests {
         check("pg_is_in_recovery", Effects::NODE_LOCAL);
         check("pg_terminate_backend", Effects::NODE_LOCAL);
         check("pg_stat_get_activity", Effects::NODE_LOCAL);
+        check("pg_walfile_name", Effects::NODE_LOCAL);
+        check("pg_walfile_name_offset", Effects::NODE_LOCAL);
+        check("pg_wal_lsn_diff", Effects::NONE);
         check("lower", Effects::NONE);
         check("pg_typeof", Effects::NONE);
     }

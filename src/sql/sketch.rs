@@ -434,8 +434,7 @@ impl Sketcher {
     fn setting_done(&mut self, setting: &Setting) {
         let effects = &mut self.scan.effects;
         if setting.reads {
-            // These two tell a primary from a standby.
-            if setting.name.as_deref().is_none_or(|n| matches!(n, "transaction_read_only" | "in_hot_standby")) {
+            if setting.name.as_deref().is_none_or(names::node_local_setting) {
                 *effects |= Effects::NODE_LOCAL;
             }
             return;
