@@ -501,6 +501,3 @@ impl Upstream {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,1 +1,0 @@
-//! Answers as servers give them: what is delivered, dropped, and believed.
