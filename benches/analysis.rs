@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use pointsman::catalog::Catalog;
+use pointsman::catalog::{Catalog, Trust};
 use pointsman::sql::{Analyzer, TextContext};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
@@ -46,7 +46,9 @@ fn analysis(c: &mut Criterion) {
 
         let catalog = Catalog::builtin(1);
         let shape = warm.analyze(text.as_bytes(), context).shape;
-        group.bench_function("verdict", |b| b.iter(|| catalog.judge(black_box(&shape))));
+        group.bench_function("verdict", |b| {
+            b.iter(|| catalog.judge(black_box(&shape), text.as_bytes(), Trust::Current));
+        });
         group.finish();
     }
 }

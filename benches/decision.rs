@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use pointsman::catalog::Catalog;
+use pointsman::catalog::{Catalog, Trust};
 use pointsman::policy::{
     Decision, DecisionCache, NoAttributes, NoParameters, NodeFacts, Phase, Query, ReadWriteSplit, SessionFacts,
     ShardFacts, TopologyView, Transaction,
@@ -51,7 +51,7 @@ fn session() -> SessionFacts<'static> {
 
 /// What the gateway does once it has the analysis.
 fn query<'a>(text: &'a str, analysis: &'a Analysis, catalog: &Catalog, session: &'a SessionFacts<'a>) -> Query<'a> {
-    let verdict = catalog.judge(&analysis.shape);
+    let verdict = catalog.judge(&analysis.shape, text.as_bytes(), Trust::Current);
     Query {
         text: text.as_bytes(),
         analysis,

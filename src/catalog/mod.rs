@@ -1,24 +1,38 @@
 //! What is known of one database's functions and relations, and what a statement may do given that.
 //!
-//! Invariants: a verdict is never weaker than the syntax's; `Read` only where every function named is known to change
-//! nothing and no relation named calls one that does; a name that is not known may do anything.
+//! Invariants: a verdict is never weaker than the syntax's; `Read` only where nothing that the statement runs is known to
+//! change anything; a function that is not known may do anything; what may leave state in the session is marked
+//! `CALLS_UNKNOWN`, whether the statement calls it or a trigger, a default, a constraint, a rule, a view, an operator, a
+//! cast, a policy, or a function that the statement does name.
 //!
-//! Not seen, because no name in the text tells: operators, casts and type input functions that users defined as
-//! volatile; functions called as `row.function`; a stable or immutable function that changes something all the same
-//! (PostgreSQL takes the declaration at its word, too); triggers. Before a server was asked, a user's function with the
-//! name of one of PostgreSQL's counts as PostgreSQL's.
+//! A function in SQL or PL/pgSQL is judged by its source (`screen`) and by what that names (`closure`); one in C by its
+//! declaration; one in any other language may do anything.
+//!
+//! Not seen: support functions of operator classes, selectivity estimators, input and output functions of types, the
+//! negator or commutator that the planner puts in an operator's place; expressions that ANALYZE, REINDEX and their like
+//! evaluate, which PostgreSQL shields (`RestrictSearchPath`, security-restricted operations). Before a server was asked, a
+//! user's function with the name of one of PostgreSQL's counts as PostgreSQL's.
 //!
 //! Deliberately absent: asking a server (the caller has the connection), the search path (a name counts as whatever is
 //! worst in any schema).
 
+mod closure;
+mod conduct;
 mod functions;
 mod queries;
+mod redefinition;
 mod relations;
+mod screen;
 
-pub use queries::{FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL, RelationRow};
+pub use queries::{DEFINITIONS_SQL, DefinitionRow, FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL, RelationRow};
+pub use redefinition::redefines;
 
-use crate::sql::{Access, Effects, Shape, Statement};
-use functions::{Conduct, Functions};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sql::{Access, Effects, Kind, Shape, Statement, Understood};
+use closure::Unnamed;
+use conduct::Conduct;
+use functions::Functions;
 use relations::Relations;
 
 /// What syntax and catalogue together say of a text or of one statement.
@@ -31,12 +45,38 @@ pub struct Verdict {
     pub effects: Effects,
 }
 
-/// What is known of one database. Immutable: new knowledge is a new catalogue with a new generation.
+/// How far a catalogue can be trusted, given what was defined since it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Nothing was defined since.
+    Current,
+    /// Relations were made: of those that it does not know, it is not known what writing them runs.
+    Grown,
+    /// What is in it may mean something else by now: only plain tables and PostgreSQL's own can be read without ado.
+    Stale,
+    /// No server was asked yet.
+    Unread,
+}
+
+/// Counts what was defined through here, so far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Definitions {
+    /// Of any kind.
+    pub all: u64,
+    /// Those that may change what a statement runs that names what was there before, see [`redefines`].
+    pub redefined: u64,
+}
+
+/// What is known of one database. New knowledge is a new catalogue with a new generation.
 #[derive(Debug)]
 pub struct Catalog {
     generation: u64,
     functions: Functions,
     relations: Relations,
+    unnamed: Unnamed,
+    /// [`Definitions`] when it was last read, plus one; 0: never.
+    all: AtomicU64,
+    redefined: AtomicU64,
 }
 
 /// How a verdict is kept in a shape's memo: two bits of access, then effects, then the generation.
@@ -51,19 +91,44 @@ impl Catalog {
     /// `generation` as in [`Catalog::from_rows`].
     #[must_use]
     pub fn builtin(generation: u64) -> Self {
-        Self { generation, functions: Functions::builtin(), relations: Relations::default() }
+        Self::new(generation, Functions::builtin(), Relations::default(), Unnamed::default())
     }
 
-    /// From the rows of [`FUNCTIONS_SQL`] and [`RELATIONS_SQL`], both asked in the same database.
+    fn new(generation: u64, functions: Functions, relations: Relations, unnamed: Unnamed) -> Self {
+        let (all, redefined) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { generation, functions, relations, unnamed, all, redefined }
+    }
+
+    /// From the rows of [`FUNCTIONS_SQL`], [`DEFINITIONS_SQL`] and [`RELATIONS_SQL`], all asked in the same database.
     ///
     /// `generation` must differ from that of every other catalogue in the process, whatever its database, because
     /// verdicts are remembered by it; from 1 to below [`GENERATION_LIMIT`]. Outside that nothing is remembered.
     pub fn from_rows(
         generation: u64,
         functions: impl IntoIterator<Item = FunctionRow>,
-        relations: impl IntoIterator<Item = RelationRow>,
+        definitions: &[DefinitionRow],
+        relations: &[RelationRow],
     ) -> Self {
-        Self { generation, functions: Functions::from_rows(functions), relations: Relations::from_rows(relations) }
+        let mut functions = Functions::from_rows(functions);
+        let (relations, unnamed) = closure::close(&mut functions, definitions, relations);
+        Self::new(generation, functions, relations, unnamed)
+    }
+
+    /// A server said all of this, asked when `definitions` had been counted.
+    pub fn confirm(&self, definitions: Definitions) {
+        self.all.store(definitions.all + 1, Ordering::Relaxed);
+        self.redefined.store(definitions.redefined + 1, Ordering::Relaxed);
+    }
+
+    /// How far to trust it now.
+    #[must_use]
+    pub fn trust(&self, definitions: Definitions) -> Trust {
+        match (self.all.load(Ordering::Relaxed), self.redefined.load(Ordering::Relaxed)) {
+            (0, _) | (_, 0) => Trust::Unread,
+            (_, redefined) if redefined != definitions.redefined + 1 => Trust::Stale,
+            (all, _) if all != definitions.all + 1 => Trust::Grown,
+            _ => Trust::Current,
+        }
     }
 
     /// The number it was made with.
@@ -72,53 +137,147 @@ impl Catalog {
         self.generation
     }
 
-    /// What a text of this shape may do. One load for a shape judged before; the memory is one word in the shape, so
-    /// shapes that serve several databases in turn are judged anew at each turn.
+    /// What `text`, which is of this shape, may do. One load for a shape judged before; the memory is one word in the
+    /// shape, so shapes that serve several databases in turn are judged anew at each turn.
     #[must_use]
-    pub fn judge(&self, shape: &Shape) -> Verdict {
+    pub fn judge(&self, shape: &Shape, text: &[u8], trust: Trust) -> Verdict {
         let word = shape.memo.load();
         if word >> GENERATION_AT == self.generation && self.generation != 0 {
-            return unpack(word);
+            return self.distrust(unpack(word), shape, trust);
         }
-        let verdict = shape.statements.iter().map(|statement| self.judge_statement(statement)).fold(
-            Verdict { access: shape.access, effects: shape.effects },
-            |all, one| Verdict { access: all.access.stronger(one.access), effects: all.effects | one.effects },
-        );
+        let mut verdict = Verdict { access: shape.access, effects: shape.effects };
+        for statement in &shape.statements {
+            self.judge_statement(statement, &mut verdict);
+        }
+        self.judge_names(shape, text, &mut verdict);
         if self.generation < GENERATION_LIMIT {
             shape.memo.store(pack(verdict, self.generation));
         }
-        verdict
+        self.distrust(verdict, shape, trust)
     }
 
-    /// [`Catalog::judge`]'s access.
-    #[must_use]
-    pub fn access(&self, shape: &Shape) -> Access {
-        self.judge(shape).access
-    }
-
-    /// What one statement of a text may do. Not remembered.
-    #[must_use]
-    pub fn judge_statement(&self, statement: &Statement) -> Verdict {
-        let mut verdict = Verdict { access: statement.access, effects: statement.effects };
+    fn judge_statement(&self, statement: &Statement, verdict: &mut Verdict) {
         for function in &statement.functions {
-            match self.functions.conduct(function.schema.as_deref(), &function.name) {
-                Conduct::Harmless => {}
-                Conduct::Known => verdict.access = Access::Write,
-                Conduct::Unknown => {
-                    verdict.access = Access::Write;
+            let outcome = self.functions.outcome(function.schema.as_deref(), &function.name);
+            verdict.effects |= outcome.effects;
+            verdict.runs(outcome.conduct);
+        }
+        for table in &statement.tables {
+            let (schema, name) = (table.schema.as_deref(), &*table.name);
+            let reading = self.relations.reading(schema, name);
+            verdict.effects |= reading.effects;
+            verdict.runs(reading.conduct);
+            if table.access != Access::Read && self.relations.writing(schema, name) == Conduct::Unknown {
+                verdict.effects |= Effects::CALLS_UNKNOWN;
+            }
+        }
+        match statement.kind {
+            Kind::Ddl if self.unnamed.definitions == Conduct::Unknown => verdict.effects |= Effects::CALLS_UNKNOWN,
+            kind if evaluates(kind) => {
+                verdict.runs(self.unnamed.expressions);
+                if statement.access != Access::Read {
+                    verdict.runs(self.unnamed.assignments);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What no list of calls or tables shows: operators, casts, attributes that are functions; and the tables of what the
+    /// grammar could not take.
+    fn judge_names(&self, shape: &Shape, text: &[u8], verdict: &mut Verdict) {
+        let lexed = shape.statements.iter().any(|statement| statement.understood != Understood::Parsed);
+        let tables = lexed && self.relations.any_unknown();
+        if !tables && self.unnamed.by_name.is_empty() {
+            return;
+        }
+        let told = screen::each_name(text, |name, place| {
+            if let Some(mention) = self.unnamed.by_name.get(name) {
+                verdict.runs(mention.conduct(place));
+            }
+            if tables {
+                let relations = &self.relations;
+                let conduct = relations.reading(None, name).conduct.max(relations.writing(None, name));
+                if conduct == Conduct::Unknown {
                     verdict.effects |= Effects::CALLS_UNKNOWN;
                 }
             }
+        });
+        if !told {
+            verdict.effects |= Effects::CALLS_UNKNOWN;
         }
-        for table in &statement.tables {
-            let reading = self.relations.reading(table.schema.as_deref(), &table.name);
-            verdict.effects |= reading.effects;
-            if reading.writes {
-                verdict.access = Access::Write;
+    }
+
+    /// What a verdict is worth while definitions are not known. Costs nothing while they are.
+    fn distrust(&self, mut verdict: Verdict, shape: &Shape, trust: Trust) -> Verdict {
+        if trust == Trust::Current {
+            return verdict;
+        }
+        for statement in shape.statements.iter().filter(|statement| evaluates(statement.kind)) {
+            let plain = |schema: Option<&str>, name: &str| {
+                schema == Some("pg_catalog")
+                    || schema == Some("information_schema")
+                    || name.starts_with("pg_")
+                    || self.relations.known(schema, name)
+            };
+            let known = |table: &crate::sql::Table| plain(table.schema.as_deref(), &table.name);
+            let lexed = statement.understood != Understood::Parsed;
+            let writes = statement.access != Access::Read;
+            let tables = statement.tables.iter();
+            let unknown = match trust {
+                Trust::Current => false,
+                Trust::Grown => writes && (lexed || !tables.clone().all(known)),
+                Trust::Unread => lexed || !tables.clone().all(known),
+                Trust::Stale => {
+                    let functions = statement.functions.iter().any(|function| !self.functions.own(&function.name));
+                    let plain = |table: &crate::sql::Table| {
+                        known(table) && self.relations.plain(table.schema.as_deref(), &table.name)
+                    };
+                    if functions || !tables.clone().all(plain) {
+                        verdict.access = Access::Write;
+                    }
+                    lexed || writes || verdict.access == Access::Write
+                }
+            };
+            if unknown {
+                verdict.effects |= Effects::CALLS_UNKNOWN;
             }
         }
         verdict
     }
+}
+
+impl Verdict {
+    fn runs(&mut self, conduct: Conduct) {
+        if conduct > Conduct::Harmless {
+            self.access = Access::Write;
+        }
+        if conduct == Conduct::Unknown {
+            self.effects |= Effects::CALLS_UNKNOWN;
+        }
+    }
+}
+
+/// Whether a statement of this kind evaluates expressions of the client's or runs what tables bring.
+fn evaluates(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Other
+            | Kind::Select
+            | Kind::Insert
+            | Kind::Update
+            | Kind::Delete
+            | Kind::Merge
+            | Kind::Values
+            | Kind::CopyIn
+            | Kind::CopyOut
+            | Kind::Call
+            | Kind::Do
+            | Kind::Explain
+            | Kind::Prepare
+            | Kind::Execute
+            | Kind::Declare
+    )
 }
 
 fn pack(verdict: Verdict, generation: u64) -> u64 {

@@ -1,106 +1,84 @@
-//! Relations of which a read is more than a read of shared data.
+//! What reading and writing relations brings, by name.
 //!
-//! Invariant: what a view reads, through any number of views and children, counts as read by the view.
-//! Deliberately absent: plain tables; triggers, which only writes fire.
+//! Invariant: a name that stands for several relations brings what any of them does. Deliberately absent: how it is found
+//! out (`closure`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
-use super::functions::harmless_builtin;
+use super::conduct::{Conduct, Outcome};
 use super::queries::RelationRow;
-use crate::sql::{Effects, node_local_relation};
+use crate::sql::Effects;
 
-/// What reading a relation brings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Reading {
-    /// It calls a function that may write.
-    pub(super) writes: bool,
-    pub(super) effects: Effects,
-}
-
-impl Reading {
-    fn with(self, other: Self) -> Self {
-        Self { writes: self.writes || other.writes, effects: self.effects | other.effects }
-    }
-}
-
-/// The relations of one database that matter.
+/// The relations of one database that are known.
 #[derive(Debug, Default)]
 pub(super) struct Relations {
     by_name: HashMap<Box<str>, Homonyms, RandomState>,
+    /// Whether any leaves state.
+    any_unknown: bool,
 }
 
-/// The relations of one name, by schema.
-type Homonyms = SmallVec<[(Box<str>, Reading); 1]>;
+/// The relations of one name.
+type Homonyms = SmallVec<[Relation; 1]>;
+
+#[derive(Debug)]
+struct Relation {
+    oid: u32,
+    schema: Box<str>,
+    reading: Outcome,
+    writing: Conduct,
+    /// A table whose reading runs nothing.
+    plain: bool,
+}
 
 impl Relations {
-    pub(super) fn from_rows(rows: impl IntoIterator<Item = RelationRow>) -> Self {
-        let mut own: HashMap<u32, Reading> = HashMap::new();
-        let mut readers: HashMap<u32, Vec<u32>> = HashMap::new();
-        let mut names: HashMap<u32, (String, String)> = HashMap::new();
-        for row in rows {
-            let reading = match row.fact {
-                'f' => call(&row.detail),
-                'u' | 'e' => Reading { writes: false, effects: Effects::NODE_LOCAL },
-                'n' if node_local_relation(&row.name) => Reading { writes: false, effects: Effects::NODE_LOCAL },
-                'v' => {
-                    if let Ok(read) = row.detail.parse() {
-                        readers.entry(read).or_default().push(row.oid);
-                    }
-                    Reading::default()
-                }
-                _ => Reading::default(),
-            };
-            let known = own.entry(row.oid).or_default();
-            *known = known.with(reading);
-            names.entry(row.oid).or_insert((row.schema, row.name));
+    /// Adds one, unless it is there.
+    pub(super) fn add(&mut self, row: &RelationRow, reading: Outcome, writing: Outcome) {
+        let RelationRow { oid, schema, name, .. } = row;
+        let homonyms = self.by_name.entry(name.as_str().into()).or_default();
+        if homonyms.iter().all(|relation| relation.oid != *oid) {
+            let conduct = reading.conduct;
+            // What state a view leaves behind the scenes is not known by name.
+            let effects = if conduct == Conduct::Unknown { Effects::CALLS_UNKNOWN } else { Effects::NONE };
+            let reading = Outcome { conduct, effects: reading.effects | effects };
+            let (schema, writing) = (schema.as_str().into(), writing.conduct);
+            homonyms.push(Relation { oid: *oid, schema, reading, writing, plain: false });
+            self.any_unknown |= writing.max(conduct) == Conduct::Unknown;
         }
-        let reading = closure(own, &readers);
-        let mut relations = Self::default();
-        for (oid, reading) in reading {
-            if let Some((schema, name)) = names.remove(&oid) {
-                relations.by_name.entry(name.into()).or_default().push((schema.into(), reading));
-            }
+        if let Some(relation) = homonyms.iter_mut().find(|relation| relation.oid == *oid) {
+            relation.plain |= row.fact == 'p';
         }
-        relations
+    }
+
+    fn named(&self, schema: Option<&str>, name: &str) -> impl Iterator<Item = &Relation> {
+        let homonyms = self.by_name.get(name).into_iter().flatten();
+        homonyms.filter(move |relation| schema.is_none_or(|schema| schema == &*relation.schema))
     }
 
     /// What reading a relation of this name brings; without a schema, over all that have it.
-    pub(super) fn reading(&self, schema: Option<&str>, name: &str) -> Reading {
-        let Some(known) = self.by_name.get(name) else { return Reading::default() };
-        known
-            .iter()
-            .filter(|(of, _)| schema.is_none_or(|schema| schema == &**of))
-            .fold(Reading::default(), |all, (_, one)| all.with(*one))
+    pub(super) fn reading(&self, schema: Option<&str>, name: &str) -> Outcome {
+        self.named(schema, name).fold(Outcome::default(), |all, one| all.with(one.reading))
     }
-}
 
-fn call(detail: &str) -> Reading {
-    let (schema, name) = detail.split_once('.').unwrap_or(("", detail));
-    if harmless_builtin(schema, name) {
-        return Reading::default();
+    /// What writing one brings besides the write.
+    pub(super) fn writing(&self, schema: Option<&str>, name: &str) -> Conduct {
+        self.named(schema, name).map(|one| one.writing).max().unwrap_or_default()
     }
-    let effects = if schema == "pg_catalog" { Effects::SEQUENCE } else { Effects::CALLS_UNKNOWN };
-    Reading { writes: true, effects: effects | crate::sql::function_effects(name) }
-}
 
-/// Carries each relation's reading up to all that read it.
-fn closure(own: HashMap<u32, Reading>, readers: &HashMap<u32, Vec<u32>>) -> HashMap<u32, Reading> {
-    let mut total: HashMap<u32, Reading> = HashMap::new();
-    for (source, reading) in own.into_iter().filter(|(_, r)| *r != Reading::default()) {
-        let mut reached = HashSet::from([source]);
-        let mut stack = vec![source];
-        while let Some(oid) = stack.pop() {
-            let known = total.entry(oid).or_default();
-            *known = known.with(reading);
-            for &reader in readers.get(&oid).into_iter().flatten() {
-                if reached.insert(reader) {
-                    stack.push(reader);
-                }
-            }
-        }
+    /// Whether there is one.
+    pub(super) fn known(&self, schema: Option<&str>, name: &str) -> bool {
+        self.named(schema, name).next().is_some()
     }
-    total
+
+    /// Whether all of that name are tables whose reading runs nothing.
+    pub(super) fn plain(&self, schema: Option<&str>, name: &str) -> bool {
+        self.named(schema, name).all(|one| one.plain)
+    }
+
+    /// Whether reading or writing any may leave state in the session.
+    pub(super) fn any_unknown(&self) -> bool {
+        self.any_unknown
+    }
 }

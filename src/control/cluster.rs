@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::auth::{Credentials, Secret};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Definitions};
 use crate::config::{self, Address, Pool as PoolConfig, PoolMode, RoleSetting, UpstreamTlsMode};
 use crate::discover::{self, Failure, MonitorHandle};
 use crate::net::{ClientTls, ClientTlsFiles, NetError, ServerAddress, TlsMode};
@@ -40,6 +40,8 @@ pub struct Cluster {
     budget: Arc<Budget>,
     workers: usize,
     schema: AtomicU64,
+    /// See [`Definitions::redefined`].
+    redefined: AtomicU64,
     /// By the databases' names on the servers.
     catalogs: Mutex<HashMap<Box<str>, Arc<ArcSwap<Catalog>>>>,
     /// The last number given to a catalogue, in the whole process.
@@ -106,6 +108,7 @@ impl Cluster {
             budget,
             workers,
             schema: AtomicU64::new(0),
+            redefined: AtomicU64::new(0),
             catalogs: Mutex::default(),
             catalog_numbers,
             monitor: OnceLock::new(),
@@ -232,6 +235,18 @@ impl Cluster {
     #[must_use]
     pub fn schema(&self) -> u64 {
         self.schema.load(Ordering::Relaxed)
+    }
+
+    /// A statement is sent or completed that may redefine what others run.
+    pub fn redefined(&self) {
+        self.redefined.fetch_add(1, Ordering::Relaxed);
+        self.schema_changed();
+    }
+
+    /// What was defined so far.
+    #[must_use]
+    pub fn definitions(&self) -> Definitions {
+        Definitions { all: self.schema(), redefined: self.redefined.load(Ordering::Relaxed) }
     }
 
     /// A number for a catalogue that no other of the process has.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::Cluster;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Definitions};
 use crate::config;
 use crate::discover::Source;
 use crate::pool::{Connector, Pool};
@@ -50,7 +50,7 @@ impl Source for Cluster {
         self.catalog_number()
     }
 
-    fn schema(&self) -> u64 {
-        Cluster::schema(self)
+    fn definitions(&self) -> Definitions {
+        Cluster::definitions(self)
     }
 }

@@ -13,7 +13,9 @@ use tokio::sync::Notify;
 
 use super::Source;
 use super::link::{Asked, Link};
-use crate::catalog::{Catalog, FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL, RelationRow};
+use crate::catalog::{
+    Catalog, DEFINITIONS_SQL, DefinitionRow, Definitions, FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL, RelationRow,
+};
 use crate::topology::{Role, Standing, Topology};
 use crate::upstream::Column;
 
@@ -22,6 +24,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A catalogue older than this, and than the monitor's interval, is read again: not every change of a schema passes through
 /// here.
 const STALE: Duration = Duration::from_secs(60);
+/// A database whose schema changes all the time is read for at most one part in this many of the time.
+const REST: u32 = 5;
 /// Longest time for reading one.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// First wait after a failed attempt; it doubles up to [`STALE`].
@@ -30,8 +34,8 @@ const RETRY: Duration = Duration::from_secs(2);
 /// When a database was read and when to read it again.
 #[derive(Debug, Default)]
 struct Reading {
-    /// When, and what [`Source::schema`] said before.
-    last: Option<(Instant, u64)>,
+    /// When, how long it took, and what [`Source::definitions`] said before.
+    last: Option<(Instant, Duration, Definitions)>,
     /// After a failure.
     retry: Option<(Instant, Duration)>,
     /// Of the rows: a catalogue that says the same keeps its number, and with it what was concluded from it.
@@ -39,11 +43,14 @@ struct Reading {
 }
 
 impl Reading {
-    fn due(&self, now: Instant, schema: u64, stale: Duration) -> bool {
+    fn due(&self, now: Instant, definitions: Definitions, stale: Duration) -> bool {
         if let Some((at, _)) = self.retry {
             return now >= at;
         }
-        self.last.is_none_or(|(read, seen)| seen != schema || now.saturating_duration_since(read) >= stale)
+        self.last.is_none_or(|(read, took, seen)| {
+            let age = now.saturating_duration_since(read);
+            age >= stale || seen != definitions && age >= took * REST
+        })
     }
 
     /// Returns how long until the next attempt.
@@ -54,8 +61,8 @@ impl Reading {
     }
 
     /// Returns whether the rows differ from those read before.
-    fn succeeded(&mut self, now: Instant, schema: u64, digest: [u8; 32]) -> bool {
-        self.last = Some((now, schema));
+    fn succeeded(&mut self, now: Instant, definitions: Definitions, digest: [u8; 32]) -> bool {
+        self.last = Some((now, now.elapsed(), definitions));
         self.retry = None;
         std::mem::replace(&mut self.digest, digest) != digest
     }
@@ -67,14 +74,14 @@ pub(super) async fn run(source: Weak<dyn Source>, wake: Arc<Notify>, worker: usi
     loop {
         {
             let Some(source) = source.upgrade() else { return };
-            let schema = source.schema();
+            let definitions = source.definitions();
             let catalogs = source.catalogs();
             let stale = source.config().monitor.interval.max(STALE);
             readings.retain(|dbname, _| catalogs.iter().any(|(name, _)| name == dbname));
             for (dbname, catalog) in catalogs {
                 let reading = readings.entry(dbname.clone()).or_default();
-                if reading.due(Instant::now(), schema, stale) {
-                    read(&*source, &dbname, &catalog, reading, schema, worker).await;
+                if reading.due(Instant::now(), definitions, stale) {
+                    read(&*source, &dbname, &catalog, reading, definitions, worker).await;
                 }
             }
         }
@@ -87,22 +94,26 @@ async fn read(
     dbname: &str,
     catalog: &ArcSwap<Catalog>,
     reading: &mut Reading,
-    schema: u64,
+    definitions: Definitions,
     worker: usize,
 ) {
     let started = Instant::now();
     match ask(source, dbname, worker).await {
-        Ok((functions, relations)) => {
-            if reading.succeeded(started, schema, digest(&functions, &relations)) {
-                let cluster = source.name();
+        Ok(rows) => {
+            if reading.succeeded(started, definitions, rows.digest()) {
+                let Rows { functions, defined, relations } = rows;
                 tracing::debug!(
-                    cluster,
+                    cluster = source.name(),
                     dbname,
-                    functions = functions.len(),
+                    functions = functions.len() + defined.len(),
                     relations = relations.len(),
                     "catalogue read"
                 );
-                catalog.store(Arc::new(Catalog::from_rows(source.next_catalog(), functions, relations)));
+                let next = Catalog::from_rows(source.next_catalog(), functions, &defined, &relations);
+                next.confirm(definitions);
+                catalog.store(Arc::new(next));
+            } else {
+                catalog.load().confirm(definitions);
             }
         }
         Err(reason) => {
@@ -118,32 +129,53 @@ async fn read(
     }
 }
 
-fn digest(functions: &[FunctionRow], relations: &[RelationRow]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    let mut add = |fields: &[&str]| {
-        for field in fields {
-            hash.update((field.len() as u64).to_le_bytes());
-            hash.update(field);
-        }
-    };
-    for row in functions {
-        add(&[&row.schema, &row.name, &row.volatility]);
+/// What a server said.
+struct Rows {
+    functions: Vec<FunctionRow>,
+    defined: Vec<DefinitionRow>,
+    relations: Vec<RelationRow>,
+}
+
+impl Rows {
+    /// Of the rows in an order of their own: a server gives them in any.
+    fn digest(&self) -> [u8; 32] {
+        let own = self.functions.iter().map(|row| digest(0, &[&row.schema, &row.name, &row.volatility]));
+        let defined = self.defined.iter().map(|row| {
+            let kind = row.kind.to_string();
+            digest(1, &[&kind, &row.oid.to_string(), &row.schema, &row.name, &row.detail, &row.source])
+        });
+        let relations = self.relations.iter().map(|row| {
+            let fact = row.fact.to_string();
+            digest(2, &[&row.oid.to_string(), &row.schema, &row.name, &fact, &row.detail])
+        });
+        let mut all: Vec<_> = own.chain(defined).chain(relations).collect();
+        all.sort_unstable();
+        all.iter().fold(Sha256::new(), Sha256::chain_update).finalize().into()
     }
-    add(&["relations"]);
-    for row in relations {
-        add(&[&row.oid.to_string(), &row.schema, &row.name, row.fact.encode_utf8(&mut [0; 4]), &row.detail]);
+}
+
+fn digest(kind: u8, fields: &[&str]) -> [u8; 32] {
+    let mut hash = Sha256::new_with_prefix([kind]);
+    for field in fields {
+        hash.update((field.len() as u64).to_le_bytes());
+        hash.update(field);
     }
     hash.finalize().into()
 }
 
-async fn ask(source: &dyn Source, dbname: &str, worker: usize) -> Result<(Vec<FunctionRow>, Vec<RelationRow>), String> {
+async fn ask(source: &dyn Source, dbname: &str, worker: usize) -> Result<Rows, String> {
     let Some(node) = best_node(source.topology()) else { return Err("no node answers".to_owned()) };
-    match Link::new(worker).ask(source, node, Some(dbname), &[FUNCTIONS_SQL, RELATIONS_SQL], TIMEOUT).await {
+    let queries = [FUNCTIONS_SQL, DEFINITIONS_SQL, RELATIONS_SQL];
+    match Link::new(worker).ask(source, node, Some(dbname), &queries, TIMEOUT).await {
         Asked::Answers(answers) => {
-            let [functions, relations] = answers.as_slice() else { return Err("an answer is missing".to_owned()) };
-            let functions = functions.rows.iter().filter_map(|row| function(row)).collect();
-            let relations = relations.rows.iter().filter_map(|row| relation(row)).collect();
-            Ok((functions, relations))
+            let [functions, defined, relations] = answers.as_slice() else {
+                return Err("an answer is missing".to_owned());
+            };
+            Ok(Rows {
+                functions: functions.rows.iter().filter_map(|row| function(row)).collect(),
+                defined: defined.rows.iter().filter_map(|row| definition(row)).collect(),
+                relations: relations.rows.iter().filter_map(|row| relation(row)).collect(),
+            })
         }
         Asked::Failed(_, reason) | Asked::Unable(reason) => Err(reason),
     }
@@ -160,6 +192,20 @@ fn function(row: &[Column]) -> Option<FunctionRow> {
         [Some(schema), Some(name), Some(volatility)] => {
             Some(FunctionRow { schema: schema.clone(), name: name.clone(), volatility: volatility.clone() })
         }
+        _ => None,
+    }
+}
+
+fn definition(row: &[Column]) -> Option<DefinitionRow> {
+    match row {
+        [Some(kind), Some(oid), Some(schema), Some(name), Some(detail), Some(source)] => Some(DefinitionRow {
+            kind: kind.chars().next()?,
+            oid: oid.parse().ok()?,
+            schema: schema.clone(),
+            name: name.clone(),
+            detail: detail.clone(),
+            source: source.clone(),
+        }),
         _ => None,
     }
 }

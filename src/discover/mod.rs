@@ -24,7 +24,7 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Definitions};
 use crate::config;
 use crate::pool::{ConnectError, Connector, Pool};
 use crate::topology::{Node, Topology};
@@ -56,7 +56,7 @@ pub trait Source: Send + Sync + 'static {
     fn next_catalog(&self) -> u64;
 
     /// Changes when a statement may have changed what the catalogues hold.
-    fn schema(&self) -> u64;
+    fn definitions(&self) -> Definitions;
 }
 
 /// What went wrong on a node, as whoever used it saw it.

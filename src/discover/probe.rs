@@ -48,7 +48,7 @@ pub(super) const INSERTED: &str = "SELECT pg_catalog.concat(pg_catalog.substr(fi
 
 /// Around a question on a borrowed connection: its client may have left `default_transaction_isolation` at serializable,
 /// which a standby refuses.
-pub(super) const PLAIN_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY";
+pub(super) const PLAIN_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL jit = off";
 /// The other end of [`PLAIN_BEGIN`].
 pub(super) const PLAIN_END: &str = "COMMIT";
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::block::{self, Defaults};
 use super::trace::Trace;
-use crate::catalog::Catalog;
+use crate::catalog::{self, Catalog};
 use crate::control::Cluster;
 use crate::policy::{
     Answer, Attributes, Bound, Chain, Decision, DecisionCache, NoParameters, Parameters, Phase, Query, Role,
@@ -96,6 +96,8 @@ pub(super) fn decide(
     let mut route: Option<Route> = None;
     let mut custom: Vec<Box<str>> = Vec::new();
     let mut computed = false;
+    let trust = asker.catalog.trust(asker.cluster.definitions());
+    let mut redefines = false;
     let mut noted: smallvec::SmallVec<[(Effects, Arc<crate::sql::Shape>); 2]> = smallvec::SmallVec::new();
     {
         let attributes = SessionAttributes(&session.settings);
@@ -110,7 +112,8 @@ pub(super) fn decide(
             wrote: asker.wrote,
         };
         for part in session.parts() {
-            let verdict = asker.catalog.judge(&part.analysis.shape);
+            let verdict = asker.catalog.judge(&part.analysis.shape, part.text, trust);
+            redefines |= verdict.effects.any(Effects::DDL) && catalog::redefines(part.text);
             if verdict.effects != Effects::NONE {
                 noted.push((verdict.effects, Arc::clone(&part.analysis.shape)));
             }
@@ -155,6 +158,11 @@ pub(super) fn decide(
     }
     if computed {
         session.note_computed();
+    }
+    // From here to the end of its transaction: nobody knows at which moment others see it.
+    session.redefines |= redefines;
+    if session.redefines {
+        asker.cluster.redefined();
     }
     let opaque = session.unit().opaque();
     for (effects, shape) in noted {

@@ -34,6 +34,9 @@ impl Conversation {
         if self.session.effects().any(Effects::DDL) {
             self.account.cluster.schema_changed();
         }
+        if std::mem::take(&mut self.session.redefines) {
+            self.account.cluster.redefined();
+        }
         if let Some(trace) = &mut self.trace {
             trace.flush(&mut self.session);
         }

@@ -92,6 +92,8 @@ pub struct Session {
     pub pins: Pins,
     /// Transaction control that waits for the first statement.
     pub deferred: Deferred,
+    /// The transaction at hand may redefine what others run.
+    pub redefines: bool,
     /// Whose servers the session uses, and under which schema: what a Parse may be answered from.
     pub scope: Scope,
     shared: Arc<Shared>,
@@ -213,6 +215,7 @@ impl Session {
             reported,
             pins: Pins::default(),
             deferred: Deferred::default(),
+            redefines: false,
             scope: Scope::default(),
             shared,
             statements: Statements::default(),

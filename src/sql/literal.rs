@@ -138,6 +138,11 @@ pub(crate) fn fold_quoted(name: &str) -> Box<str> {
     truncate(name).into()
 }
 
+/// The name that a token `"…"` stands for.
+pub(crate) fn unquoted_name(token: &str) -> Box<str> {
+    fold_quoted(&unquote(token))
+}
+
 /// What stands between the quotes of `"…"`, doubled quotes undone.
 pub(crate) fn unquote(token: &str) -> Cow<'_, str> {
     let inner = token.strip_prefix('"').unwrap_or(token);

@@ -28,6 +28,7 @@ pub use cache::{Analyzer, CacheStats, TextContext};
 pub use lexer::{Lexer, Token, TokenKind};
 pub use stream::Stream;
 
+pub(crate) use literal::{fold_word as word_name, unquoted_name};
 pub(crate) use names::{function_effects, node_local_relation};
 
 #[cfg(test)]

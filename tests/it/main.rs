@@ -19,3 +19,4 @@ mod replicas;
 mod support;
 mod tls;
 mod twin;
+mod unnamed;
