@@ -260,6 +260,8 @@ fn without_an_account_connections_are_borrowed_and_catalogues_are_read() {
     let pool = rig.live.config.pool_for("demo", "demo");
     let account = cluster.new_account("demo", "demo", "demo", Credentials::None, &pool);
     assert_eq!(account.catalog().generation(), 1);
+    // A table is part of a catalogue: it is there before the first reading.
+    rig.write(0);
     cluster.adopt(&account);
     rig.settled();
     let mut writes = rig.wrote(0);
