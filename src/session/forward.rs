@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 
-use super::{Op, Session, What};
+use super::{Op, Session, Unit, What};
 use crate::sql::{Analysis, Effects, Kind};
 use crate::upstream::{ErrorReply, Expected, Prepared, Receiver as _, Replaced, Show, StatementId, Upstream};
 use crate::wire::frame::HEADER_LEN;
@@ -46,7 +46,11 @@ impl Session {
             let frame = at..at + len;
             at += len;
             self.streaming = rest;
+            let may_skip = self.in_group && what.ends_with_ready();
             self.barrier |= self.drops_statements(&what);
+            if may_skip {
+                self.ends_group(up, &what);
+            }
             match what {
                 What::Query(_) | What::LongQuery | What::Function | What::Sync => self.in_group = false,
                 // COPY data belongs to whatever began the COPY.
@@ -57,7 +61,9 @@ impl Session {
             match what {
                 What::Query(analysis) => {
                     self.drop_unnamed();
-                    up.unnamed_dropped();
+                    if !may_skip {
+                        up.unnamed_dropped();
+                    }
                     if let Some((client_name, statement)) = self.deallocated(&analysis) {
                         rewrite.flush(&self.input, up);
                         frontend::write_query(&mut up.output, NOTHING);
@@ -68,7 +74,9 @@ impl Session {
                 }
                 What::LongQuery => {
                     self.drop_unnamed();
-                    up.unnamed_dropped();
+                    if !may_skip {
+                        up.unnamed_dropped();
+                    }
                     up.expect(Expected::Query, self);
                 }
                 What::Function => up.expect(Expected::Function, self),
@@ -183,20 +191,53 @@ impl Session {
 
     /// Refuses the unit on the server that is held, so that the transaction fails there as it fails for the client.
     pub fn refuse_on(&mut self, up: &mut Upstream, reply: ErrorReply) {
+        if self.in_group
+            && let [Op { what, .. }] = self.unit.ops.as_slice()
+            && what.ends_with_ready()
+        {
+            return self.refuse_end_on(up, reply);
+        }
         self.drop_unit_statements(true);
-        let held = self.cursor;
-        let unit = self.take_unit();
-        let rest = unit.ops.last().map_or(0, |op| op.rest);
-        self.input.advance(held);
-        self.ignoring = rest;
+        let closed = self.pass_over_unit().ends_when_refused();
         self.refuse_parse(up, reply);
-        if unit.closed {
+        if closed {
             frontend::write_sync(&mut up.output);
             up.expect(Expected::Sync, self);
         } else {
             frontend::frame(&mut up.output, b'H', |_| {});
         }
-        self.in_group = !unit.closed;
+        self.in_group = !closed;
+    }
+
+    /// The same for a Query that ends a group. Another Query stands for it, which is skipped as it would be if the group
+    /// before it fails.
+    fn refuse_end_on(&mut self, up: &mut Upstream, reply: ErrorReply) {
+        let unit = self.pass_over_unit();
+        for Op { what, .. } in &unit.ops {
+            self.ends_group(up, what);
+        }
+        frontend::write_query(&mut up.output, REFUSED);
+        up.expect(Expected::Refused(Box::new(reply)), self);
+        self.in_group = false;
+    }
+
+    /// A Query or FunctionCall ends the group that is open: it is skipped if that fails, and nobody looks further before it
+    /// is known.
+    fn ends_group(&mut self, up: &mut Upstream, what: &What) {
+        self.barrier = true;
+        if !matches!(what, What::Function) {
+            let statement = self.unnamed.take();
+            up.expect(Expected::Local { tag: 0, client_name: [].into(), statement }, self);
+        }
+    }
+
+    /// Takes the unit and its bytes away, those that are still to come included.
+    fn pass_over_unit(&mut self) -> Unit {
+        let held = self.cursor;
+        let unit = self.take_unit();
+        self.input.advance(held);
+        self.ignoring = unit.ops.last().map_or(0, |op| op.rest);
+        unit
     }
 
     /// Makes the server refuse a statement in its place in the pipeline; the client sees `reply`.
@@ -248,7 +289,7 @@ impl Session {
                         self.close_skipped(target.name, statement);
                     }
                 }
-                What::Query(_) | What::LongQuery if refused => self.drop_unnamed(),
+                What::Query(_) | What::LongQuery if refused && i == 0 => self.drop_unnamed(),
                 _ => {}
             }
         }

@@ -34,7 +34,7 @@ enum Run {
 impl Session {
     /// Answers the unit if that needs no server. Call it only while no server is held.
     pub fn answer_locally(&mut self) -> LocalAnswer {
-        if !self.unit.closed || self.in_group || !self.runs_locally() {
+        if !self.unit.ends_when_refused() || self.in_group || !self.runs_locally() {
             return LocalAnswer::NeedsServer;
         }
         let held = self.cursor;
@@ -96,7 +96,7 @@ impl Session {
 
     /// Refuses the unit in the name of a server that is held: it refused what had to come before.
     pub fn refuse_as(&mut self, reply: &ErrorReply, status: TransactionStatus) {
-        let closed = self.unit.closed;
+        let closed = self.unit.ends_when_refused();
         let at = self.output.len();
         self.refuse(reply);
         if closed {
@@ -120,7 +120,7 @@ impl Session {
         if self.deferred.active() {
             self.deferred.fail();
         }
-        if unit.closed {
+        if unit.ends_when_refused() {
             self.ready();
         } else {
             self.skip_to_sync = true;

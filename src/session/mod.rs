@@ -202,6 +202,13 @@ enum What {
     CopyEnd,
 }
 
+impl What {
+    /// Whether it is a message with a ReadyForQuery of its own.
+    fn ends_with_ready(&self) -> bool {
+        matches!(self, Self::Query(_) | Self::LongQuery | Self::Function)
+    }
+}
+
 impl Session {
     /// A session that was just told it is ready.
     #[must_use]
@@ -306,10 +313,10 @@ impl Unit {
         matches!(self.ops.first(), Some(Op { what: What::CopyData | What::CopyEnd, .. }))
     }
 
-    /// Whether it is one Query message.
-    #[must_use]
-    pub fn is_query(&self) -> bool {
-        matches!(self.ops.first(), Some(Op { what: What::Query(_) | What::LongQuery, .. }))
+    /// Whether an error in its first message is followed by ReadyForQuery. A Query behind messages of the extended protocol
+    /// is skipped with them, to the Sync that the client must send.
+    fn ends_when_refused(&self) -> bool {
+        self.closed && (self.ops.len() == 1 || !self.ops.last().is_some_and(|op| op.what.ends_with_ready()))
     }
 
     /// Whether anything in it is executed, or may be.

@@ -109,8 +109,12 @@ impl Session {
                     self.ignore(header, available);
                     continue;
                 }
-                b'Q' | b'F' if self.in_group || !self.unit.ops.is_empty() => {
-                    Err(Malformed::Body("Query or FunctionCall without a Sync before it,"))
+                // It ends the group that is open as a Sync would, unless that has failed: then it is skipped as all else is.
+                b'Q' | b'F' if busy && (self.in_group || !self.unit.ops.is_empty()) => return Pull::Wait,
+                b'Q' | b'F' if self.in_group && self.group_failed && !self.unit.ops.is_empty() => Ok(Next::Unit),
+                b'Q' | b'F' if self.in_group && self.group_failed => {
+                    self.ignore(header, available);
+                    continue;
                 }
                 b'p' => Err(Malformed::Tag(b'p')),
                 _ => self.message(header, available),
@@ -179,12 +183,15 @@ impl Session {
         {
             self.names_open.insert(name, limits.prepared);
         }
-        let ends = matches!(what, What::Query(_) | What::LongQuery | What::Function);
+        let ends = what.ends_with_ready();
         // A server that begins COPY FROM STDIN says so at once; a client may wait for that without a Flush.
         self.binds_copy |= Self::begins_copy(&what);
         let flush = matches!(what, What::Flush) || matches!(what, What::Execute) && self.binds_copy;
         self.push(Op { len, rest, what });
         self.unit.closed |= ends;
+        if ends && !self.names_open.is_empty() {
+            self.names_in_flight.take(&mut self.names_open, limits.prepared);
+        }
         Ok(if ends || flush || rest > 0 || (self.cursor >= limits.hold && self.next_is_not_sync()) {
             Next::Unit
         } else {

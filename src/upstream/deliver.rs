@@ -35,7 +35,7 @@ pub trait Receiver {
     fn long_parse_kept(&mut self);
     /// A Close that was answered here was skipped: the client's statement exists still.
     fn close_skipped(&mut self, client_name: &[u8], statement: &Arc<Prepared>);
-    /// A Sync was ignored by a server in COPY FROM STDIN: the group is open again.
+    /// A Sync was ignored by a server in COPY FROM STDIN, or a Query skipped after an error: the group is open again.
     fn group_reopened(&mut self);
     /// A command completed, with its tag.
     fn command_complete(&mut self, tag: &[u8]);
@@ -149,7 +149,7 @@ impl Upstream {
 
     /// Whether an error that comes now is not the one that the client will see.
     fn replaces(&self) -> bool {
-        matches!(self.expected.front(), Some(Expected::Parse { show: Show::Replace(_), .. }))
+        matches!(self.expected.front(), Some(Expected::Parse { show: Show::Replace(_), .. } | Expected::Refused(_)))
     }
 
     /// Puts out the local answers that stand at the front of the queue.
@@ -157,7 +157,9 @@ impl Upstream {
         while !self.skipping
             && let Some(Expected::Local { tag, .. }) = self.expected.front()
         {
-            backend::write_bare(to.output(), *tag);
+            if *tag != 0 {
+                backend::write_bare(to.output(), *tag);
+            }
             self.expected.pop_front();
         }
     }
@@ -205,7 +207,7 @@ impl Upstream {
                 Ok(Verdict::Keep)
             }
             (b'V', Some(Expected::Function)) => Ok(Verdict::Keep),
-            (b'Z', Some(Expected::Sync | Expected::Query | Expected::Deallocate { .. } | Expected::Function)) => {
+            (b'Z', Some(expected)) if expected.readies() => {
                 let byte = frame.get(HEADER_LEN).copied().unwrap_or_default();
                 let Some(status) = TransactionStatus::from_byte(byte) else {
                     return Err(Error::Unexpected { got: char::from(byte), expected: "a transaction status" });
@@ -285,7 +287,7 @@ impl Upstream {
             sqlstate.copy_from_slice(fields.sqlstate.as_bytes());
         }
         let replacement = match self.expected.front() {
-            Some(Expected::Parse { show: Show::Replace(reply), .. }) => {
+            Some(Expected::Parse { show: Show::Replace(reply), .. } | Expected::Refused(reply)) => {
                 let mut bytes = BytesMut::new();
                 reply.write(&mut bytes);
                 sqlstate.copy_from_slice(&reply.sqlstate.as_bytes()[..5]);
@@ -294,10 +296,7 @@ impl Upstream {
             _ => None,
         };
         to.error(sqlstate);
-        if !matches!(
-            self.expected.front(),
-            Some(Expected::Query | Expected::Deallocate { .. } | Expected::Function | Expected::Sync) | None
-        ) {
+        if self.expected.front().is_some_and(|expected| !expected.readies()) {
             self.skip_to_sync(to);
         }
         self.copy = Copy::None;
@@ -314,8 +313,13 @@ impl Upstream {
             // It was not skipped: the unnamed statement goes before the new one is looked at.
             *replaced = Replaced::Nothing;
         }
+        let queries = skipped.iter().filter(|expected| expected.readies()).count();
+        self.unready -= queries;
         while let Some(expected) = skipped.pop() {
             self.undo(expected, to);
+        }
+        if queries > 0 && self.skipping {
+            to.group_reopened();
         }
         self.replay(0);
     }

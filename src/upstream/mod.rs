@@ -161,7 +161,7 @@ pub enum Expected {
     Execute,
     /// Nothing from the server: this bare message goes to the client in its place.
     Local {
-        /// ParseComplete or CloseComplete.
+        /// ParseComplete or CloseComplete; 0 for nothing, where a Query drops the unnamed statement.
         tag: u8,
         /// The client's name for the statement.
         client_name: Box<[u8]>,
@@ -182,9 +182,16 @@ pub enum Expected {
     },
     /// FunctionCallResponse, then ReadyForQuery.
     Function,
+    /// An error, in place of which the client sees this, then ReadyForQuery: a Query that the server is made to refuse.
+    Refused(Box<ErrorReply>),
 }
 
 impl Expected {
+    /// Whether it ends with ReadyForQuery.
+    fn readies(&self) -> bool {
+        matches!(self, Self::Sync | Self::Query | Self::Deallocate { .. } | Self::Function | Self::Refused(_))
+    }
+
     fn name(&self) -> &'static str {
         match self {
             Self::Parse { .. } => "ParseComplete",
@@ -194,7 +201,7 @@ impl Expected {
             Self::Execute => "CommandComplete",
             Self::Local { .. } => "nothing",
             Self::Sync => "ReadyForQuery",
-            Self::Query | Self::Deallocate { .. } => "the answer to a Query",
+            Self::Query | Self::Deallocate { .. } | Self::Refused(_) => "the answer to a Query",
             Self::Function => "the answer to a FunctionCall",
         }
     }
@@ -392,7 +399,7 @@ impl Upstream {
                 to.group_reopened();
                 return;
             }
-            Expected::Sync | Expected::Query | Expected::Deallocate { .. } | Expected::Function => {
+            expected if expected.readies() => {
                 self.unready += 1;
                 self.group += 1;
             }
@@ -406,13 +413,14 @@ impl Upstream {
             Expected::Close { statement: Some(id), .. } => self.prepared.remove(*id),
             _ => {}
         }
-        if matches!(expected, Expected::Query | Expected::Deallocate { .. }) {
+        if matches!(expected, Expected::Query | Expected::Deallocate { .. } | Expected::Refused(_)) {
             // exec_simple_query drops the unnamed statement.
             self.unnamed = None;
         }
         if self.skipping && matches!(expected, Expected::Sync) {
             // All that stands in the queue was sent after the error. What is sent from now on is looked at again.
             while let Some(skipped) = self.expected.pop_back() {
+                self.unready -= usize::from(skipped.readies());
                 self.undo(skipped, to);
             }
             self.skipping = false;

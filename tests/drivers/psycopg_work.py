@@ -170,6 +170,21 @@ def pipelines():
             second = connection.execute("SELECT 'still here'")
         assert first.fetchone() == (100,) and second.fetchone() == ("still here",)
         connection.cursor().executemany("INSERT INTO q VALUES (%s)", [[n] for n in range(2000, 2100)])
+    # Transactions inside pipelines and around them: reads ahead of writes, a Flush behind a Sync.
+    for n in range(3000, 3006):
+        with connect() as connection:
+            with connection.pipeline():
+                assert connection.execute("SELECT count(*) > 0 FROM q").fetchone() == (True,)
+                connection.execute("INSERT INTO q VALUES (%s)", [n])
+            connection.commit()
+        with connect(autocommit=True) as connection, connection.pipeline():
+            with connection.transaction():
+                connection.execute("SELECT count(*) FROM q")
+            with connection.transaction():
+                assert connection.execute("SELECT count(*) > 0 FROM q").fetchone() == (True,)
+                connection.execute("INSERT INTO q VALUES (%s)", [-n])
+    with connect(autocommit=True) as connection:
+        assert connection.execute("SELECT count(*) FROM q WHERE abs(n) BETWEEN 3000 AND 3005").fetchone() == (12,)
 
 
 def session_settings():

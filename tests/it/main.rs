@@ -12,6 +12,7 @@ mod cancel;
 mod clients;
 mod demo;
 mod drivers;
+mod groups;
 mod hostile;
 mod leaks;
 mod pooling;

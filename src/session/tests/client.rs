@@ -213,6 +213,24 @@ impl Author<'_> {
                 }
             }
         }
+        if self.rng.one_in(6) {
+            // It ends the group as a Sync does, unless that has failed.
+            match self.rng.below(4) {
+                0 => frontend::frame(&mut out, b'F', |out| out.put_u8(u8::from(self.rng.one_in(4)))),
+                1 => {
+                    // Refused by itself: what stands before it is on its way already.
+                    frontend::frame(&mut out, b'H', |_| {});
+                    frontend::write_query(&mut out, REFUSED_TEXT.as_bytes());
+                }
+                _ => {
+                    let text = self.text(true);
+                    frontend::write_query(&mut out, text.as_bytes());
+                }
+            }
+            for _ in 0..self.rng.below(3) {
+                self.operation(&mut out);
+            }
+        }
         frontend::write_sync(&mut out);
         self.send(out);
     }

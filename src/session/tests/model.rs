@@ -185,6 +185,7 @@ impl Model {
                     Ok(list) if list.is_empty() => backend::write_bare(&mut self.pending, b'I'),
                     Ok(list) => return self.simple(list),
                 }
+                self.end_implicit();
                 return self.ready();
             }
             b'F' => {
@@ -196,6 +197,7 @@ impl Model {
                 } else {
                     frontend::frame(&mut self.pending, b'V', |out| out.put_i32(-1));
                 }
+                self.end_implicit();
                 return self.ready();
             }
             b'P' => self.parse(frame),
