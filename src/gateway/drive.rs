@@ -9,18 +9,22 @@ use std::future::Future;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::time::Instant;
 
 use super::cancel::Handle;
 use super::context::Context;
 use super::login::connect_refusal;
 use super::pump::Event;
 use super::route::{self, Asker, Route};
+use super::settle::FINISH;
 use super::trace::{self, Trace};
 use super::{io, private};
 use crate::config::PoolMode;
 use crate::control::Account;
 use crate::discover::Failure;
-use crate::net::Stream;
+use crate::net::{self, Stream};
 use crate::observe::Worker;
 use crate::policy::{Chain, Role};
 use crate::pool::{CheckoutError, Lent, Pool};
@@ -38,6 +42,13 @@ pub(super) struct Conversation {
     pub(super) settled: bool,
     /// The unit at hand must wait until the server has answered what is in flight.
     pub(super) blocked: bool,
+    /// The client has said that it will send no more.
+    pub(super) half_closed: bool,
+    /// And until when the answers to what it has sent are awaited, and whether it has taken some of them since that was set.
+    pub(super) leaves: Option<Instant>,
+    pub(super) takes_answers: bool,
+    /// A Flush was sent for a group that will have no Sync.
+    pub(super) asked_to_flush: bool,
     /// Resolves when the gateway stops.
     pub(super) drained: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// `drained` was polled: it wakes the session when it is time.
@@ -96,6 +107,10 @@ pub(super) async fn drive(
         held: None,
         settled: false,
         blocked: false,
+        half_closed: false,
+        leaves: None,
+        takes_answers: false,
+        asked_to_flush: false,
         drained,
         hears_drain: false,
         account,
@@ -117,12 +132,30 @@ pub(super) async fn drive(
 impl Conversation {
     async fn run(&mut self) -> End {
         loop {
-            let event = poll_fn(|task| self.poll_event(task)).await;
+            let event = match self.leaves {
+                None => poll_fn(|task| self.poll_event(task)).await,
+                // Boxed, so that the future stays small.
+                Some(leaves) => {
+                    let event = Box::pin(net::timeout_at(leaves, poll_fn(|task| self.poll_event(task)))).await;
+                    event.unwrap_or(Event::Overdue)
+                }
+            };
             let step = match event {
                 Event::Unit => self.unit().await,
                 Event::Settle => self.settle().await,
                 Event::Restore => self.restore().await,
                 Event::ServerLost(reason) => self.server_lost(&reason),
+                Event::HalfClosed => {
+                    self.takes_answers = false;
+                    self.leaves = Some(Instant::now() + FINISH);
+                    Ok(())
+                }
+                Event::Overdue if std::mem::take(&mut self.takes_answers) => {
+                    // It is there: only who vanished takes nothing.
+                    self.leaves = Some(Instant::now() + FINISH);
+                    Ok(())
+                }
+                Event::Overdue => Err(End::Tell(overdue(self.writes_in_flight))),
                 Event::Terminate | Event::ClientGone => Err(End::Quiet),
                 Event::Violation(error) => Err(End::Tell(ErrorReply::fatal("08P01", error.to_string()))),
                 Event::Drained => {
@@ -416,6 +449,8 @@ impl Conversation {
                 Waited::Cancelled => {
                     return Ok(Err(ErrorReply::error("57014", "canceling statement due to user request")));
                 }
+                // Nothing of the unit was sent.
+                Waited::ClientGone if self.half_closed => return Err(End::Tell(overdue(false))),
                 Waited::ClientGone => return Err(End::Quiet),
             };
             match lent {
@@ -454,26 +489,46 @@ impl Conversation {
             biased;
             lent = pool.checkout(self.worker) => Waited::Lent(lent),
             () = waiting.cancelled() => Waited::Cancelled,
-            () = client_gone(&mut self.client, &mut self.session) => Waited::ClientGone,
+            () = client_gone(&mut self.client, &mut self.session, &mut self.half_closed) => Waited::ClientGone,
         }
     }
 }
 
-/// Resolves when the client has closed its connection; keeps what it sends meanwhile, up to the session's limits.
-async fn client_gone(client: &mut Stream, session: &mut Session) {
-    poll_fn(|task| {
+/// Resolves when the client's connection breaks, or a while after its end: a client that has said all that it has to say may
+/// still await the answer, one that vanished must not keep its place for long. Keeps what is sent meanwhile, up to the
+/// session's limits.
+async fn client_gone(client: &mut Stream, session: &mut Session, half_closed: &mut bool) {
+    let broken = poll_fn(|task| {
         loop {
+            if *half_closed {
+                return Poll::Ready(false);
+            }
             let room = session.room();
             if room == 0 {
-                return std::task::Poll::Pending;
+                return Poll::Pending;
             }
             session.input.reserve(room.min(io::CHUNK));
             match tokio_util::io::poll_read_buf(Pin::new(&mut *client), task, &mut session.input) {
-                std::task::Poll::Ready(Ok(read)) if read > 0 => {}
-                std::task::Poll::Ready(_) => return std::task::Poll::Ready(()),
-                std::task::Poll::Pending => return std::task::Poll::Pending,
+                Poll::Ready(Ok(read)) => *half_closed = read == 0,
+                Poll::Ready(Err(_)) => return Poll::Ready(true),
+                Poll::Pending => return Poll::Pending,
             }
         }
-    })
-    .await;
+    });
+    if !broken.await {
+        net::sleep(FINISH).await;
+    }
+}
+
+/// What a client is told that will send no more and whose answer takes too long.
+fn overdue(may_have_written: bool) -> ErrorReply {
+    let (sqlstate, hint) = if may_have_written {
+        (
+            "08007",
+            "Whether the statement in flight takes effect is not known. Keep the connection open until it has ended.",
+        )
+    } else {
+        ("57014", "Keep the connection open in both directions until the answer has come.")
+    };
+    ErrorReply::fatal(sqlstate, "the answer took too long for a client that will send no more").hint(hint)
 }

@@ -18,7 +18,7 @@ use crate::net::Stream;
 use crate::pool::Server;
 use crate::session::Pull;
 use crate::upstream::Copy;
-use crate::wire::{Malformed, TransactionStatus};
+use crate::wire::{Malformed, TransactionStatus, frontend};
 
 /// What a conversation has come to.
 #[derive(Debug)]
@@ -31,7 +31,11 @@ pub(super) enum Event {
     Restore,
     /// The client said goodbye.
     Terminate,
-    /// The client's connection ended or broke.
+    /// The client will send no more, and there is something left to do for it.
+    HalfClosed,
+    /// It has taken no answer for too long.
+    Overdue,
+    /// The client's connection ended or broke, or all is done that it sent before it said that it will send no more.
     ClientGone,
     /// The server's connection ended, broke, or was told to end.
     ServerLost(String),
@@ -57,7 +61,9 @@ impl Conversation {
                 if write_out(&mut self.client, &mut self.session.output, task).is_err() {
                     return Poll::Ready(Event::ClientGone);
                 }
-                self.counters().sent.add((waiting - self.session.output.len()) as u64);
+                let written = waiting - self.session.output.len();
+                self.takes_answers |= written > 0;
+                self.counters().sent.add(written as u64);
             }
             if self.may_settle() && self.heard_out() {
                 // What it says of itself from now on is found when it is lent again.
@@ -126,7 +132,9 @@ impl Conversation {
             self.blocked = false;
             match self.session.pull(copy, busy) {
                 Pull::Unit => return Poll::Ready(Some(Event::Unit)),
-                Pull::Terminate => return Poll::Ready(Some(Event::Terminate)),
+                Pull::Terminate if self.session.output.is_empty() => return Poll::Ready(Some(Event::Terminate)),
+                // Its answers have not all gone out.
+                Pull::Terminate => {}
                 Pull::Violation(error) => return Poll::Ready(Some(Event::Violation(error))),
                 Pull::Stream => {
                     if room && self.stream_on(copy, busy) {
@@ -139,6 +147,9 @@ impl Conversation {
                 }
                 Pull::Wait => {}
             }
+        }
+        if self.half_closed {
+            return self.work_off();
         }
         if (!self.hears_drain || self.context.draining()) && self.may_drain() {
             self.hears_drain = true;
@@ -172,7 +183,32 @@ impl Conversation {
                 self.counters().received.add(read as u64);
                 Poll::Ready(None)
             }
-            Poll::Ready(_) => Poll::Ready(Some(Event::ClientGone)),
+            Poll::Ready(Ok(_)) => {
+                self.half_closed = true;
+                Poll::Ready(None)
+            }
+            Poll::Ready(Err(_)) => Poll::Ready(Some(Event::ClientGone)),
+        }
+    }
+
+    /// The client will send no more, and nothing of what it sent can go on now: what it was not answered yet is awaited.
+    fn work_off(&mut self) -> Poll<Option<Event>> {
+        let mut owed = !self.session.output.is_empty();
+        if let Some(lent) = self.held.as_mut().filter(|_| !self.settled) {
+            let up = &mut lent.upstream;
+            let open = self.session.streaming() || up.copy() != Copy::None;
+            owed |= if open { !up.output.is_empty() } else { !up.quiet() };
+            if owed && !open && up.unready() == 0 && self.session.in_group() && !self.asked_to_flush {
+                // No Sync will come: the server is made to say what it has to say.
+                self.asked_to_flush = true;
+                frontend::frame(&mut up.output, b'H', |_| {});
+                return Poll::Ready(None);
+            }
+        }
+        match (owed, self.leaves) {
+            (false, _) => Poll::Ready(Some(Event::ClientGone)),
+            (true, None) => Poll::Ready(Some(Event::HalfClosed)),
+            (true, Some(_)) => Poll::Pending,
         }
     }
 

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::drive::{Conversation, End};
 use super::{io, private, route, trace};
 use crate::config::PoolMode;
@@ -21,8 +23,9 @@ use crate::wire::TransactionStatus;
 /// How long a server that a vanished client left at work may go on before something is done about it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// And how long then: after a cancel, or because it may write.
-const FINISH: Duration = Duration::from_secs(5);
+/// And how long then: after a cancel, or because it may write. A client that only says that it will send no more looks like
+/// one that vanished: it waits as long for a server, and for the next bytes of the answers that it still awaits.
+pub(super) const FINISH: Duration = Duration::from_secs(5);
 
 impl Conversation {
     /// The server is idle: what it remembers of the session is asked, then it goes back unless the session is pinned.
@@ -184,7 +187,14 @@ impl Conversation {
         }
         let Some(mut lent) = self.held.take() else { return };
         drop(self.client);
-        let cleaned = clean(&mut lent, &mut self.session, self.writes_in_flight).await;
+        // It was waited for already.
+        let overdue = self.leaves.is_some_and(|leaves| leaves <= Instant::now());
+        let patience = if overdue { Duration::ZERO } else { PATIENCE };
+        let cleaned = if overdue && self.writes_in_flight {
+            None
+        } else {
+            clean(&mut lent, &mut self.session, self.writes_in_flight, patience).await
+        };
         self.handle.rests();
         match cleaned {
             Some(()) => lent.give_back(),
@@ -196,12 +206,12 @@ impl Conversation {
 
 /// Lets a server finish what a client left, then rolls back and resets it. Nobody waits for a read any more: it is cancelled.
 /// What may write is not, as it would not be by a server. `None`: the connection must be closed.
-async fn clean(lent: &mut Lent, session: &mut Session, may_write: bool) -> Option<()> {
+async fn clean(lent: &mut Lent, session: &mut Session, may_write: bool, patience: Duration) -> Option<()> {
     if session.in_group() || session.streaming() || lent.upstream.copy() != Copy::None {
         // In the middle of a message or a COPY: a server rolls back when the connection closes.
         return None;
     }
-    match net::timeout(PATIENCE, hear_out(lent, session)).await {
+    match net::timeout(patience, hear_out(lent, session)).await {
         Ok(heard) => heard?,
         Err(_) => {
             if !may_write {

@@ -240,6 +240,81 @@ fn a_query_ends_the_group_before_it() {
 }
 
 #[test]
+fn a_client_that_will_send_no_more_is_answered() {
+    let test = Test::new("half_close");
+    let terminate = message(b'X', b"");
+    let slow = query("SELECT pg_sleep(1)::text");
+    for (sent, expected) in [
+        (query("SELECT 1"), "T [1] C ZI"),
+        ([query("SELECT 1"), terminate.clone()].concat(), "T [1] C ZI"),
+        ([query("SELECT 1"), query("SELECT 2")].concat(), "T [1] C ZI T [2] C ZI"),
+        ([slow.clone(), query("INSERT INTO t VALUES (7)"), query("SELECT 2")].concat(), "T [] C ZI C ZI T [2] C ZI"),
+        ([slow, terminate].concat(), "T [] C ZI"),
+        ([query("BEGIN; INSERT INTO t VALUES (8)")].concat(), "C C ZT"),
+        ([run("SELECT 1"), flush()].concat(), "1 2 [1] C"),
+        ([run("SELECT 1"), sync(), run("SELECT 2"), sync()].concat(), "1 2 [1] C ZI 1 2 [2] C ZI"),
+        // The beginning of a message.
+        ([query("SELECT 1"), vec![b'Q', 0, 0]].concat(), "T [1] C ZI"),
+    ] {
+        let mut client = test.client();
+        client.send(&sent);
+        client.close_writing();
+        assert_eq!(brief(&client.rest()), expected, "{}", String::from_utf8_lossy(&sent));
+    }
+    // What was done and not committed is gone, the rest is there.
+    assert_eq!(test.gateway.query(&test.database, "SELECT sum(n) FROM t"), "7");
+    // A client that vanished looks like one that awaits its answer: the wait has an end, and it is told.
+    if !direct() {
+        for (slow, state) in [("SELECT pg_sleep(60)", "57014"), ("INSERT INTO t SELECT 0 FROM pg_sleep(9)", "08007")] {
+            let mut client = test.client();
+            client.send(&query(slow));
+            client.close_writing();
+            let answer = brief(&client.rest());
+            assert!(answer.ends_with(state), "{slow}: {answer}");
+        }
+    }
+    // An answer that takes many reads.
+    let mut client = test.client();
+    client.send(&[query("SELECT repeat('x', 1000) FROM generate_series(1, 20000)"), message(b'X', b"")].concat());
+    client.close_writing();
+    let answer = client.rest();
+    assert_eq!((answer.len(), answer.last().map(|last| last.0)), (20_003, Some(b'Z')));
+}
+
+#[test]
+fn a_half_closed_client_waits_for_its_turn() {
+    if direct() {
+        return;
+    }
+    let database = database("half_close_queue");
+    let gateway = Gateway::setup().pool("size = 1").start();
+    let mut holds = Raw::log_in(gateway.port, "demo", &database);
+    holds.send(&query("CREATE TABLE t (n int); BEGIN; INSERT INTO t VALUES (1)"));
+    assert_eq!(brief(&holds.until(b'Z')), "C C C ZT");
+    let mut waits = Raw::log_in(gateway.port, "demo", &database);
+    waits.send(&query("INSERT INTO t VALUES (2)"));
+    waits.close_writing();
+    let start = std::time::Instant::now();
+    while !gateway.status()["clusters"][0]["pools"].as_array().unwrap().iter().any(|pool| pool["waiting"] == 1) {
+        assert!(start.elapsed() < std::time::Duration::from_secs(20), "{}", gateway.status());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    holds.send(&query("COMMIT"));
+    assert_eq!(brief(&holds.until(b'Z')), "C ZI");
+    assert_eq!(brief(&waits.rest()), "C ZI");
+    // But not for long: one that vanished looks the same, and what it sent would be done for nobody.
+    holds.send(&query("BEGIN; INSERT INTO t VALUES (3)"));
+    assert_eq!(brief(&holds.until(b'Z')), "C C ZT");
+    let mut waits = Raw::log_in(gateway.port, "demo", &database);
+    waits.send(&query("INSERT INTO t VALUES (4)"));
+    waits.close_writing();
+    assert_eq!(brief(&waits.rest()), "57014");
+    holds.send(&query("COMMIT"));
+    assert_eq!(brief(&holds.until(b'Z')), "C ZI");
+    assert_eq!(gateway.query(&database, "SELECT sum(n) FROM t"), "6");
+}
+
+#[test]
 fn what_means_nothing_on_a_replica_is_not_done_there() {
     let test = Test::new("read_only");
     let lock = "SELECT pg_try_advisory_lock(4242)";
