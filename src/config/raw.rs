@@ -28,7 +28,8 @@ table! {
         log: RawLog,
         /// The PostgreSQL clusters, by names that you choose; at least one.
         clusters: Map<RawCluster>,
-        /// What clients may ask for by database name; `"*"` stands for the names that are not listed.
+        /// What clients may ask for by database name; `"*"` stands for the names that are not listed, and `replication` for
+        /// physical replication, which names none.
         /// With one cluster and no databases, every name leads to that cluster.
         databases: Map<RawDatabase>,
         /// The users that the gateway lets in. Without any, the gateway tries the password that a client gives

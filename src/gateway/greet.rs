@@ -9,9 +9,12 @@ use bytes::{Buf as _, BytesMut};
 
 use super::cancel::Handle;
 use super::context::Context;
+use super::replication::{self, Replication};
 use super::{drive, io, login};
+use crate::control::Account;
 use crate::net::{self, Stream};
 use crate::observe::Refusal;
+use crate::session::Session;
 use crate::upstream::ErrorReply;
 use crate::wire::startup::{self, PROTOCOL_3_0, PROTOCOL_3_2, Packet, Startup};
 use crate::wire::{Malformed, TransactionStatus, backend};
@@ -68,9 +71,15 @@ pub(super) async fn greet(stream: Stream, context: Arc<Context>, worker: usize) 
     let limit = context.live.load().config.server.client_login_timeout;
     let opened = net::timeout(limit, open(id, stream, &context, worker)).await;
     match opened {
-        Ok(Some((stream, session, account, handle))) => {
-            tracing::debug!(session = id, %peer, user = %account.user, database = %account.database, "logged in");
-            drive::drive(stream, session, account, Arc::clone(&context), Arc::clone(&handle), worker, id).await;
+        Ok(Some((stream, handle, opened))) => {
+            match opened {
+                Opened::Session(session, account) => {
+                    tracing::debug!(session = id, %peer, user = %account.user, database = %account.database, "logged in");
+                    let (context, handle) = (Arc::clone(&context), Arc::clone(&handle));
+                    drive::drive(stream, *session, account, context, handle, worker, id).await;
+                }
+                Opened::Replication(replication) => replication.relay(stream, &context, &handle, id).await,
+            }
             context.cancels.forget(&handle);
             tracing::debug!(session = id, "over");
         }
@@ -82,9 +91,13 @@ pub(super) async fn greet(stream: Stream, context: Arc<Context>, worker: usize) 
     }
 }
 
-type Opened = (Stream, crate::session::Session, Arc<crate::control::Account>, Arc<Handle>);
+/// What a client that was let in came for.
+enum Opened {
+    Session(Box<Session>, Arc<Account>),
+    Replication(Box<Replication>),
+}
 
-async fn open(id: u64, stream: Stream, context: &Arc<Context>, worker: usize) -> Option<Opened> {
+async fn open(id: u64, stream: Stream, context: &Arc<Context>, worker: usize) -> Option<(Stream, Arc<Handle>, Opened)> {
     let mut greeted = match first_packets(id, stream, context).await {
         Ok(greeted) => greeted?,
         Err((stream, refused)) => {
@@ -93,7 +106,7 @@ async fn open(id: u64, stream: Stream, context: &Arc<Context>, worker: usize) ->
         }
     };
     match log_in(&mut greeted, context, worker).await {
-        Ok((session, account, handle)) => Some((greeted.stream, session, account, handle)),
+        Ok((handle, opened)) => Some((greeted.stream, handle, opened)),
         Err(refused) => {
             end(id, context, Some(greeted.stream), refused).await;
             None
@@ -203,7 +216,7 @@ async fn log_in(
     greeted: &mut Greeted,
     context: &Arc<Context>,
     worker: usize,
-) -> Result<(crate::session::Session, Arc<crate::control::Account>, Arc<Handle>), Refused> {
+) -> Result<(Arc<Handle>, Opened), Refused> {
     let version = greeted.startup.version;
     if version >> 16 != 3 {
         let message =
@@ -223,9 +236,21 @@ async fn log_in(
     if version > NEWEST || version == PROTOCOL_3_0 + 1 || !options.is_empty() {
         backend::write_negotiate(&mut out, spoken, &options);
     }
-    let logged_in = login::log_in(greeted, context, worker, &mut out).await?;
+    let (opened, reported) = match replication::wanted(&greeted.startup)? {
+        None => {
+            let login::LoggedIn { account, baseline, reported } =
+                login::log_in(greeted, context, worker, &mut out).await?;
+            let session = Session::new(Arc::clone(&context.session), baseline, Arc::clone(&reported));
+            (Opened::Session(Box::new(session), account), reported)
+        }
+        Some(kind) => {
+            let replication = replication::open(kind, greeted, context, worker, &mut out).await?;
+            let reported = replication.reported();
+            (Opened::Replication(Box::new(replication)), reported)
+        }
+    };
     let handle = context.cancels.register(spoken == PROTOCOL_3_2);
-    for (name, value) in logged_in.reported.iter() {
+    for (name, value) in reported.iter() {
         backend::write_parameter_status(&mut out, name, value);
     }
     backend::write_key(&mut out, handle.key.pid, &handle.key.secret);
@@ -234,8 +259,16 @@ async fn log_in(
         context.cancels.forget(&handle);
         return Err(error.into());
     }
-    let mut session =
-        crate::session::Session::new(Arc::clone(&context.session), logged_in.baseline, logged_in.reported);
-    session.input = std::mem::take(&mut greeted.input);
-    Ok((session, logged_in.account, handle))
+    let early = std::mem::take(&mut greeted.input);
+    let opened = match opened {
+        Opened::Session(mut session, account) => {
+            session.input = early;
+            Opened::Session(session, account)
+        }
+        Opened::Replication(mut replication) => {
+            replication.early = early;
+            Opened::Replication(replication)
+        }
+    };
+    Ok((handle, opened))
 }

@@ -44,27 +44,23 @@ pub(super) async fn log_in(
     let Some(user) = startup.parameter("user").filter(|user| !user.is_empty()) else {
         return Err(ErrorReply::fatal("28000", "no PostgreSQL user name specified in startup packet").into());
     };
-    if startup.parameter("replication").is_some_and(|value| !matches!(value, "false" | "off" | "no" | "0")) {
-        return Err(ErrorReply::fatal("0A000", "replication connections are not supported by this gateway yet")
-            .hint("Connect to the server itself.")
-            .into());
-    }
     let database = startup.parameter("database").filter(|name| !name.is_empty()).unwrap_or(user);
     let baseline = context.settings.intern(baseline(&startup)?);
     let live = context.live.load_full();
-    let Some((cluster, dbname)) = live.database(database) else {
-        return Err(ErrorReply::fatal("3D000", format!("database \"{database}\" does not exist"))
-            .hint("The gateway's configuration has neither [databases.<this name>] nor [databases.\"*\"].")
-            .into());
-    };
+    let Some((cluster, dbname)) = live.database(database) else { return Err(no_database(database).into()) };
     let place = Place { live: &live, cluster, database, dbname, user };
     let account = if live.knows_users() {
-        configured(greeted, context, &place, out).await?
+        place.adopt(configured(greeted, context, &live, user, out).await?)
     } else {
         tried_on_server(greeted, context, &place, worker, out).await?
     };
     let reported = greeting(&account, &baseline, context, worker).await?;
     Ok(LoggedIn { account, baseline, reported })
+}
+
+pub(super) fn no_database(name: &str) -> ErrorReply {
+    ErrorReply::fatal("3D000", format!("database \"{name}\" does not exist"))
+        .hint("The gateway's configuration has neither [databases.<this name>] nor [databases.\"*\"].")
 }
 
 /// Where a client wants to go.
@@ -93,32 +89,30 @@ impl Place<'_> {
     }
 }
 
-/// A user of the configuration.
-async fn configured(
+/// What logs a user of the configuration in on the servers.
+pub(super) async fn configured(
     greeted: &mut Greeted,
-    context: &Arc<Context>,
-    place: &Place<'_>,
+    context: &Context,
+    live: &Live,
+    user: &str,
     out: &mut BytesMut,
-) -> Result<Arc<Account>, Refused> {
-    let stored = place.live.users.get(place.user);
-    let trusted = place.live.config.users.get(place.user).is_some_and(|user| user.credential.is_none());
+) -> Result<Credentials, Refused> {
+    let stored = live.users.get(user);
+    let trusted = live.config.users.get(user).is_some_and(|user| user.credential.is_none());
     if trusted && !greeted.stream.is_local() {
-        return Err(ErrorReply::fatal(
-            "28000",
-            format!("user \"{}\" has no password and is not on this host", place.user),
-        )
-        .hint("Give the user a password in [users] of the gateway's configuration.")
-        .into());
+        return Err(ErrorReply::fatal("28000", format!("user \"{user}\" has no password and is not on this host"))
+            .hint("Give the user a password in [users] of the gateway's configuration.")
+            .into());
     }
     let method = match (trusted, stored) {
         (true, _) => ClientMethod::Trust,
         (false, Some(stored)) if matches!(stored.credentials(), Credentials::Md5(_)) => ClientMethod::Md5,
         (false, _) => ClientMethod::ScramSha256,
     };
-    let (ClientStep::Accepted(credentials), _) = exchange(greeted, context, method, stored, out).await? else {
-        return Err(ErrorReply::fatal("XX000", "authentication did not come to an end").into());
-    };
-    Ok(place.adopt(credentials))
+    match exchange(greeted, context, method, stored, out).await? {
+        (ClientStep::Accepted(credentials), _) => Ok(credentials),
+        _ => Err(no_end()),
+    }
 }
 
 /// A user that only the servers know.
@@ -146,14 +140,39 @@ async fn tried_on_server(
         }
     };
     if trusted {
-        if !greeted.stream.is_local() {
-            return Err(ErrorReply::fatal("28000", format!("the server trusts this gateway as user \"{}\", but not its clients", place.user))
-                .hint("A server's trust is extended only to clients on the gateway's own host. Name the user with a password in [users].")
-                .into());
-        }
-        exchange(greeted, context, ClientMethod::Trust, None, out).await?;
+        trusted_by_server(greeted, context, place.user, out).await?;
         return Ok(place.adopt(Credentials::None));
     }
+    let (credentials, auth) = ask_password(greeted, context, out).await?;
+    let account = match held.filter(|account| account.credentials == credentials) {
+        Some(account) => Ok(account),
+        None => try_password(place, credentials, worker).await,
+    };
+    conclude(auth, account, out)
+}
+
+/// Lets in a client as which a server trusts the gateway, if it is on this host.
+pub(super) async fn trusted_by_server(
+    greeted: &mut Greeted,
+    context: &Context,
+    user: &str,
+    out: &mut BytesMut,
+) -> Result<(), Refused> {
+    if !greeted.stream.is_local() {
+        return Err(ErrorReply::fatal("28000", format!("the server trusts this gateway as user \"{user}\", but not its clients"))
+            .hint("A server's trust is extended only to clients on the gateway's own host. Name the user with a password in [users].")
+            .into());
+    }
+    exchange(greeted, context, ClientMethod::Trust, None, out).await?;
+    Ok(())
+}
+
+/// The password that a server is to judge, and what [`conclude`] needs.
+pub(super) async fn ask_password(
+    greeted: &mut Greeted,
+    context: &Context,
+    out: &mut BytesMut,
+) -> Result<(Credentials, ClientAuth), Refused> {
     if !greeted.stream.is_private() {
         return Err(ErrorReply::fatal(
             "28000",
@@ -162,27 +181,34 @@ async fn tried_on_server(
         .hint("Use TLS ([server] tls and sslmode=require), or name the user in [users] so that SCRAM can be used.")
         .into());
     }
-    let (step, mut auth) = exchange(greeted, context, ClientMethod::PasswordOnServer, None, out).await?;
-    let ClientStep::TryOnServer(password) = step else {
-        return Err(ErrorReply::fatal("XX000", "authentication did not come to an end").into());
-    };
-    let credentials = Credentials::Password(password);
-    let account = match held.filter(|account| account.credentials == credentials) {
-        Some(account) => Ok(account),
-        None => try_password(place, credentials, worker).await,
-    };
-    let accepted = match account {
-        Ok(account) => {
+    match exchange(greeted, context, ClientMethod::PasswordOnServer, None, out).await? {
+        (ClientStep::TryOnServer(password), auth) => Ok((Credentials::Password(password), auth)),
+        _ => Err(no_end()),
+    }
+}
+
+/// Tells the client what the server made of its password.
+pub(super) fn conclude<T>(
+    mut auth: ClientAuth,
+    opened: Result<T, CheckoutError>,
+    out: &mut BytesMut,
+) -> Result<T, Refused> {
+    let refused = match opened {
+        Ok(opened) => {
             auth.conclude(true, out).map_err(|error| client_refusal(&error))?;
-            return Ok(account);
+            return Ok(opened);
         }
         Err(error) if refused_credentials(&error) => auth.conclude(false, out),
         Err(error) => return Err(connect_refusal(&error).into()),
     };
-    match accepted {
+    match refused {
         Err(error) => Err(client_refusal(&error).into()),
-        Ok(_) => Err(ErrorReply::fatal("XX000", "authentication did not come to an end").into()),
+        Ok(_) => Err(no_end()),
     }
+}
+
+fn no_end() -> Refused {
+    ErrorReply::fatal("XX000", "authentication did not come to an end").into()
 }
 
 async fn try_password(
@@ -198,7 +224,7 @@ async fn try_password(
 /// Runs one method to its verdict, or to the password that must be tried.
 async fn exchange(
     greeted: &mut Greeted,
-    context: &Arc<Context>,
+    context: &Context,
     method: ClientMethod,
     stored: Option<&StoredPassword>,
     out: &mut BytesMut,
@@ -294,7 +320,7 @@ async fn any_server(account: &Arc<Account>, worker: usize) -> Result<Lent, Check
     Err(last)
 }
 
-fn wants_password(error: &CheckoutError) -> bool {
+pub(super) fn wants_password(error: &CheckoutError) -> bool {
     let CheckoutError::Connect(error) = error else { return false };
     matches!(&**error, ConnectError::Login { source: LoginError::Auth(ServerAuthError::NoCredentials { .. }), .. })
         || error.refused().is_some_and(|fields| fields.sqlstate.starts_with("28"))

@@ -16,6 +16,7 @@ mod login;
 mod private;
 mod pump;
 mod reload;
+mod replication;
 mod route;
 mod runtime;
 mod settle;

@@ -61,6 +61,15 @@ impl Budget {
         self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| (used < limit).then_some(used + 1)).is_ok()
     }
 
+    /// Takes a place, an idle connection's if no other is free; `false` if there is none.
+    pub(super) fn take_or_evict(&self) -> bool {
+        if self.take() {
+            return true;
+        }
+        let pools: Vec<_> = self.pools.lock().iter().filter_map(Weak::upgrade).collect();
+        pools.iter().any(|pool| pool.evict())
+    }
+
     /// Gives a place back, to a starving pool if there is one.
     pub(super) fn give(&self) {
         self.used.fetch_sub(1, Ordering::AcqRel);

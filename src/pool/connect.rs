@@ -78,13 +78,15 @@ impl ConnectError {
 #[derive(Debug, Clone)]
 pub struct Connector(Arc<Parts>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Parts {
     node: Box<str>,
     address: ServerAddress,
     tls: ClientTls,
     user: Box<str>,
     database: Box<str>,
+    /// Further parameters of the start-up message.
+    startup: Box<[(Box<str>, Box<str>)]>,
     credentials: Credentials,
     timeout: Duration,
     prepared_limit: usize,
@@ -110,10 +112,18 @@ impl Connector {
             tls,
             user: user.into(),
             database: database.into(),
+            startup: [].into(),
             credentials,
             timeout,
             prepared_limit,
         }))
+    }
+
+    /// The same, with further parameters in the start-up message: for connections that one client has to itself.
+    #[must_use]
+    pub fn with_startup(self, startup: impl IntoIterator<Item = (Box<str>, Box<str>)>) -> Self {
+        let startup = startup.into_iter().collect();
+        Self(Arc::new(Parts { startup, ..Arc::unwrap_or_clone(self.0) }))
     }
 
     /// Opens a connection, watched by the runtime that this runs on.
@@ -146,7 +156,8 @@ impl Connector {
             channel_binding: ChannelBindingMode::Prefer,
         };
         let credentials = parts.credentials.clone();
-        let mut login = Login::start(&parts.user, &parts.database, credentials, link, parts.prepared_limit);
+        let mut login =
+            Login::start(&parts.user, &parts.database, &parts.startup, credentials, link, parts.prepared_limit);
         loop {
             if !login.output.is_empty() {
                 stream.write_all_buf(&mut login.output).await.map_err(broken)?;

@@ -12,6 +12,7 @@
 
 mod budget;
 mod connect;
+mod dedicated;
 mod lent;
 mod server;
 
@@ -27,6 +28,7 @@ use crate::topology::Node;
 
 pub use budget::Budget;
 pub use connect::{ConnectError, Connector};
+pub use dedicated::Dedicated;
 pub use lent::Lent;
 pub use server::{CancelGate, CancelTarget, Server};
 
@@ -56,6 +58,9 @@ pub enum CheckoutError {
     /// The queue is full.
     #[error("{0} clients already wait for a server connection")]
     QueueFull(usize),
+    /// As many connections are open as the whole gateway may have, and none is idle.
+    #[error("all of the gateway's server connections are in use (server.max_server_connections)")]
+    NoRoom,
     /// A connection could not be opened.
     #[error(transparent)]
     Connect(#[from] Arc<ConnectError>),
@@ -387,6 +392,17 @@ impl Pool {
             }
             None => false,
         }
+    }
+
+    /// Closes one idle connection, if there is one, and leaves its place in the budget to the caller.
+    fn evict(&self) -> bool {
+        let evicted = {
+            let mut inner = self.inner.lock();
+            let evicted = inner.take_any_idle();
+            inner.open -= usize::from(evicted.is_some());
+            evicted
+        };
+        evicted.is_some()
     }
 
     /// Closes every connection that is open now: idle ones at once, lent ones when they come back.

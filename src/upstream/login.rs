@@ -61,17 +61,20 @@ impl std::fmt::Debug for Login {
 }
 
 impl Login {
-    /// Begins: the start-up message is in `output`.
+    /// Begins: the start-up message is in `output`, with `more` behind user and database.
     #[must_use]
     pub fn start(
         user: &str,
         database: &str,
+        more: &[(Box<str>, Box<str>)],
         credentials: Credentials,
         link: ServerLink,
         prepared_limit: usize,
     ) -> Self {
         let mut output = BytesMut::new();
-        startup::write(&mut output, PROTOCOL_3_0, &[("user", user), ("database", database)]);
+        let own = [("user", user), ("database", database)];
+        let parameters: Vec<_> = own.into_iter().chain(more.iter().map(|(name, value)| (&**name, &**value))).collect();
+        startup::write(&mut output, PROTOCOL_3_0, &parameters);
         Self {
             input: BytesMut::new(),
             output,

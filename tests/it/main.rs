@@ -17,6 +17,7 @@ mod hostile;
 mod leaks;
 mod pooling;
 mod replicas;
+mod replication;
 mod support;
 mod tls;
 mod twin;
