@@ -227,7 +227,13 @@ fn relation(graph: &mut Graph, row: &RelationRow, own: &Functions) {
             }
         }
         ('u' | 'e', _) => graph.does(reading, node_local),
-        ('n', _) if node_local_relation(&row.name) => graph.does(reading, node_local),
+        ('n', _) if node_local_relation(&row.name) => {
+            graph.does(reading, node_local);
+            if row.name == "pg_settings" {
+                // Its rule sets what an UPDATE says.
+                graph.does(writing, Outcome { conduct: Conduct::Unknown, ..Outcome::default() });
+            }
+        }
         ('m', _) => graph.does(reading, Outcome { conduct: Conduct::Known, ..Outcome::default() }),
         ('v', Some(other)) => graph.runs(reading, Thing::Reading(other)),
         ('w', Some(other)) => {

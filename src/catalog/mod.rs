@@ -18,12 +18,14 @@
 
 mod closure;
 mod conduct;
+mod emptied;
 mod functions;
 mod queries;
 mod redefinition;
 mod relations;
 mod screen;
 
+pub use emptied::emptied_databases;
 pub use queries::{DEFINITIONS_SQL, DefinitionRow, FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL, RelationRow};
 pub use redefinition::redefines;
 

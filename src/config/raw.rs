@@ -148,7 +148,8 @@ table! {
         size: Count<1, 100_000> = "20",
         /// Connections kept open even when idle, once the pool was used.
         min_size: Count<0, 100_000> = "0",
-        /// An idle connection is closed after this.
+        /// An idle connection is closed after this; one to `template0` or `template1` within two seconds, and one to a
+        /// database before a statement drops, renames or copies it.
         idle_timeout: TimeOrOff = "10m",
         /// A connection older than this is closed when it comes back.
         lifetime: TimeOrOff = "1h",

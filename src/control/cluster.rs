@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
@@ -226,6 +227,13 @@ impl Cluster {
         self.accounts.lock().values().cloned().collect()
     }
 
+    /// Closes the connections to a database that no session uses now: a statement wants it to itself.
+    pub fn vacate(&self, dbname: &str) {
+        let accounts = self.accounts();
+        let pools = accounts.iter().filter(|account| *account.dbname == *dbname).flat_map(|account| account.pools());
+        pools.for_each(|pool| pool.recycle());
+    }
+
     /// A DDL statement completed: what was prepared or described before may be stale.
     pub fn schema_changed(&self) {
         self.schema.fetch_add(1, Ordering::Relaxed);
@@ -334,7 +342,7 @@ impl Account {
         self.pools[node.number].get_or_init(|| {
             let cluster = &self.cluster;
             let connector = cluster.connector(node, &self.user, &self.dbname, self.credentials.clone(), &self.pool);
-            let limits = pool_limits(&self.pool);
+            let limits = pool_limits(&self.pool, &self.dbname);
             let pool = Pool::new(Arc::clone(node), connector, Arc::clone(&cluster.budget), limits, cluster.workers);
             cluster.budget.register(&pool);
             pool
@@ -362,7 +370,7 @@ impl Account {
     /// Changes the bounds of the pools.
     pub fn set_limits(&self, pool: &PoolConfig) {
         for open in self.pools() {
-            open.set_limits(pool_limits(pool));
+            open.set_limits(pool_limits(pool, &self.dbname));
         }
     }
 
@@ -392,11 +400,13 @@ fn server_address(address: &Address) -> ServerAddress {
     }
 }
 
-fn pool_limits(pool: &PoolConfig) -> PoolLimits {
+fn pool_limits(pool: &PoolConfig, dbname: &str) -> PoolLimits {
+    // As long as anybody is connected to one of these, nobody can create a database.
+    let template = matches!(dbname, "template0" | "template1");
     PoolLimits {
         size: pool.size,
-        min_size: pool.min_size,
-        idle_timeout: pool.idle_timeout,
+        min_size: if template { 0 } else { pool.min_size },
+        idle_timeout: if template { Some(Duration::ZERO) } else { pool.idle_timeout },
         lifetime: pool.lifetime,
         query_wait: pool.query_wait,
         max_queue: pool.max_queue,

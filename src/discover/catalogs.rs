@@ -117,14 +117,19 @@ async fn read(
             }
         }
         Err(reason) => {
+            let first = reading.retry.is_none();
             let wait = reading.failed(started);
-            tracing::warn!(
-                cluster = source.name(),
-                dbname,
-                reason,
-                ?wait,
-                "the catalogue could not be read; until it is, functions that PostgreSQL does not ship count as writes"
-            );
+            let cluster = source.name();
+            if first {
+                tracing::warn!(
+                    cluster,
+                    dbname,
+                    reason,
+                    "the catalogue could not be read; until it is, functions that PostgreSQL does not ship count as writes"
+                );
+            } else {
+                tracing::debug!(cluster, dbname, reason, ?wait, "the catalogue could not be read again");
+            }
         }
     }
 }

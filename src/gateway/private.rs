@@ -11,7 +11,7 @@ use super::io;
 use crate::observe::Counter;
 use crate::pool::{Lent, Server};
 use crate::upstream::{Answer, Error, ErrorReply, Private, Settings};
-use crate::wire::backend;
+use crate::wire::{TransactionStatus, backend};
 
 /// Why a private exchange failed: the connection is lost.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,46 @@ pub(super) fn ask<'a>(lent: &'a mut Lent, sql: &'a (impl AsRef<[u8]> + ?Sized)) 
     })
 }
 
+/// How often a question is asked that cancel requests hit.
+const ATTEMPTS: usize = 5;
+
+/// Asks for state of the session outside a transaction. Neither the session's own `statement_timeout` nor a cancel request that
+/// came too late for the client's statement keeps it from being answered. `sql` ends with a semicolon; rows whose first column
+/// is the name of a setting have its value in hexadecimal digits behind.
+pub(super) fn ask_whatever_it_takes<'a>(lent: &'a mut Lent, sql: &'a str) -> Asking<'a> {
+    Box::pin(async move {
+        let standby = lent.pool().node.role() != crate::topology::Role::Primary;
+        // The session may have made SERIALIZABLE its default, which a standby refuses.
+        let (begin, end) = if standby { ("BEGIN ISOLATION LEVEL READ COMMITTED;", "COMMIT") } else { ("", "") };
+        let mut answer = ask(lent, &format!("{begin}{sql}{end}")).await?;
+        for _ in 0..ATTEMPTS {
+            if !cancelled(&answer) {
+                break;
+            }
+            if answer.status != TransactionStatus::Idle {
+                ask(lent, "ROLLBACK").await?;
+            }
+            // A utility statement takes some ten microseconds: the least `statement_timeout` is a millisecond.
+            let shown = ask(lent, "SHOW statement_timeout").await?;
+            let Some([Some(timeout)]) = shown.rows.first().map(Vec::as_slice) else { continue };
+            answer = ask(lent, &format!("{begin}SET LOCAL statement_timeout = 0;{sql}{end}")).await?;
+            for row in &mut answer.rows {
+                if let [Some(name), Some(value), ..] = row.as_mut_slice()
+                    && name == "statement_timeout"
+                {
+                    *value = timeout.bytes().map(|byte| format!("{byte:02x}")).collect();
+                }
+            }
+        }
+        Ok(answer)
+    })
+}
+
+/// Whether a cancel request or a time-out ended it.
+fn cancelled(answer: &Answer) -> bool {
+    answer.error.as_ref().is_some_and(|error| backend::error_fields(error).sqlstate == "57014")
+}
+
 /// What [`ask`] gives.
 pub(super) type Asking<'a> = Pin<Box<dyn Future<Output = Result<Answer, PrivateError>> + Send + 'a>>;
 
@@ -55,7 +95,16 @@ pub(super) async fn apply_settings(
     if !same {
         syncs.one();
         let sql = wanted.transition(lent.upstream.settings.as_deref());
-        let answer = ask(lent, &sql).await?;
+        let mut answer = ask(lent, &sql).await?;
+        let timeout = |settings: &Option<Arc<Settings>>| {
+            settings.as_ref().is_none_or(|settings| settings.bytes("statement_timeout").is_some())
+        };
+        if cancelled(&answer) && timeout(&lent.upstream.settings) {
+            // The time-out of whoever had the server before may have been too short for this.
+            ask(lent, "SET statement_timeout = 0").await?;
+            lent.upstream.settings = None;
+            answer = ask(lent, &wanted.transition(None)).await?;
+        }
         if let Some(reply) = error_of(&answer) {
             return Ok(Some(reply));
         }

@@ -113,7 +113,12 @@ pub(super) fn decide(
         };
         for part in session.parts() {
             let verdict = asker.catalog.judge(&part.analysis.shape, part.text, trust);
-            redefines |= verdict.effects.any(Effects::DDL) && catalog::redefines(part.text);
+            if verdict.effects.any(Effects::DDL) {
+                redefines |= catalog::redefines(part.text);
+                for database in catalog::emptied_databases(part.text) {
+                    asker.cluster.vacate(&database);
+                }
+            }
             if verdict.effects != Effects::NONE {
                 noted.push((verdict.effects, Arc::clone(&part.analysis.shape)));
             }

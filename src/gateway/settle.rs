@@ -45,14 +45,7 @@ impl Conversation {
         }
         if let Some(audit) = self.session.audit() {
             self.context.metrics.worker(self.worker).audits.one();
-            let standby = lent.pool().node.role() != crate::topology::Role::Primary;
-            let sql = if standby {
-                // The session may have made SERIALIZABLE its default, which a standby refuses.
-                &format!("BEGIN ISOLATION LEVEL READ COMMITTED;{}COMMIT", audit.sql)
-            } else {
-                &audit.sql
-            };
-            match private::ask(lent, sql).await {
+            match private::ask_whatever_it_takes(lent, &audit.sql).await {
                 Ok(answer) if answer.error.is_none() => {
                     // A session that has just begun to listen may be notified while it is asked about that.
                     self.session.output.extend_from_slice(&answer.notifications);

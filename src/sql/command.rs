@@ -29,6 +29,10 @@ pub(crate) fn interpret(
     let mut reader = Reader { head, at: 0, complete };
     let error = scan.error;
     let inner = reader.command(&scan, statement);
+    if scan.pg_settings && (scan.writes || statement.access == Access::Write) {
+        // An UPDATE of this view is a SET, wherever it stands (its rule in `system_views.sql`).
+        statement.effects |= Effects::SETTINGS | Effects::ALL_SETTINGS;
+    }
     if statement.kind == Kind::Ddl && !runs(head, &scan) {
         // What a definition mentions is not called yet.
         scan.effects = Effects(scan.effects.0 & Effects::TEMPORARY.0);
@@ -205,12 +209,7 @@ impl Reader<'_> {
                 return grammar;
             }
             "insert" => write(s, Kind::Insert),
-            "update" => {
-                write(s, Kind::Update);
-                if scan.pg_settings {
-                    s.effects |= Effects::SETTINGS | Effects::ALL_SETTINGS;
-                }
-            }
+            "update" => write(s, Kind::Update),
             "delete" => write(s, Kind::Delete),
             "merge" => write(s, Kind::Merge),
             "copy" => return self.copy(scan, s),

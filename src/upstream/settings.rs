@@ -80,8 +80,15 @@ impl Settings {
             let _ = write!(sql, "RESET {};", quote_identifier_path(name));
         }
         // The value does not come back: the client encoding of that moment may have no characters for it.
-        for (name, value) in self.iter().filter(|(n, v)| !identity.contains(n) && from.bytes(n) != Some(*v)) {
+        let set = |sql: &mut String, name: &str, value: &[u8]| {
             let _ = write!(sql, "SELECT pg_catalog.set_config({},{},false) IS NULL;", literal(name), value_sql(value));
+        };
+        // A time-out holds from the next statement on, of the same string: it comes last.
+        let timeout = "statement_timeout";
+        for (name, value) in self.iter().filter(|(n, v)| !identity.contains(n) && from.bytes(n) != Some(*v)) {
+            if name != timeout {
+                set(&mut sql, name, value);
+            }
         }
         if changed_identity {
             let mut take_on = |words, setting, name: &[u8]| {
@@ -98,6 +105,9 @@ impl Settings {
             if let Some(role) = self.bytes("role") {
                 take_on("ROLE", "role", role);
             }
+        }
+        if let Some(value) = self.bytes(timeout).filter(|value| from.bytes(timeout) != Some(*value)) {
+            set(&mut sql, timeout, value);
         }
         sql
     }

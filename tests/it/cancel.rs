@@ -78,3 +78,27 @@ async fn a_forged_key_cancels_nothing() {
     let (slept, ()) = tokio::join!(sleeping, forge);
     slept.unwrap();
 }
+
+#[tokio::test]
+async fn a_cancel_that_comes_after_the_answer_strikes_nothing() {
+    let database = database("cancel_late");
+    let gateway = Gateway::setup().pool("size = 2").start();
+    let client = gateway.connect(&database).await;
+    let token = client.cancel_token();
+    client.batch_execute("CREATE TABLE t (n int)").await.unwrap();
+    for n in 0..200 {
+        // Each brings a question about the session's state, asked when the client has its answer.
+        let statement = match n % 3 {
+            0 => "SET work_mem = '5MB'",
+            1 => "DO $$ BEGIN END $$",
+            _ => "SELECT set_config('work_mem', '6MB', false)",
+        };
+        client.batch_execute(statement).await.unwrap();
+        token.cancel_query(NoTls).await.unwrap();
+        // What comes next may be struck, as on a server itself; the session goes on.
+        if let Err(error) = client.batch_execute("SELECT 1").await {
+            assert_eq!(error.code().map(|code| code.code()), Some("57014"), "{n}: {error:?}\n{}", gateway.log());
+        }
+    }
+    assert!(!client.is_closed());
+}

@@ -68,6 +68,21 @@ fn settings_under_names_that_no_text_shows() {
     case("dyn_prepare", &["PREPARE p AS SELECT set_config($1, $2, false)", "EXECUTE p('app.dyn', 'SECRET')"]);
 }
 
+#[test]
+fn settings_that_an_update_of_their_view_makes() {
+    let case = |label: &str, setup: &str, steps: &[&str]| {
+        keeps_to_itself(label, setup, steps, "current_setting('work_mem')", "7777kB");
+    };
+    let update = "UPDATE pg_settings SET setting = '7777' WHERE name = 'work_mem'";
+    case("upd_bare", "", &[update]);
+    case("upd_with", "", &[&format!("WITH a AS (SELECT 1) {update}")]);
+    case("upd_explain", "", &[&format!("EXPLAIN ANALYZE {update}")]);
+    case("upd_prepared", "", &[&format!("PREPARE p AS {update}"), "EXECUTE p", "DEALLOCATE p"]);
+    let view = "CREATE VIEW mine AS SELECT * FROM pg_settings";
+    case("upd_view", view, &["UPDATE mine SET setting = '7777' WHERE name = 'work_mem'"]);
+    case("exec_call", "", &["PREPARE p AS SELECT set_config('work_mem', '7777', false)", "EXECUTE p", "DEALLOCATE p"]);
+}
+
 #[tokio::test]
 async fn settings_named_by_parameters() {
     let database = database("dyn_bound");

@@ -213,3 +213,65 @@ async fn what_a_vanished_client_left_running_does_not_hold_its_server_for_long()
     assert_eq!(count(), "0");
     eventually("what was left to be done", || count() == "1");
 }
+
+#[tokio::test]
+async fn a_session_lives_with_whatever_time_limit_it_sets() {
+    let database = database("time_limit");
+    let gateway = Gateway::setup().pool("size = 1").start();
+    for limit in ["1ms", "3ms", "20ms"] {
+        let (limited, other) = (gateway.connect(&database).await, gateway.connect(&database).await);
+        limited.batch_execute(&format!("SET statement_timeout = '{limit}'")).await.unwrap();
+        for n in 0..10 {
+            // Whether a statement of its own takes too long is the client's business.
+            let set = limited.batch_execute(&format!("SET work_mem = '{}kB'", 1000 + n)).await;
+            if let Err(error) = set {
+                assert_eq!(error.code().map(|code| code.code()), Some("57014"), "{limit}: {error:?}");
+            }
+            let _ = limited.batch_execute("DO $$ BEGIN PERFORM set_config('app.x', 'y', false); END $$").await;
+            // On the same server, without the other's limit.
+            let shown = other
+                .query_one("SELECT current_setting('statement_timeout'), pg_sleep(0.03)::text", &[])
+                .await
+                .unwrap();
+            assert_eq!(shown.get::<_, &str>(0), "0", "{limit}");
+            assert!(!limited.is_closed(), "{limit}: the session was ended\n{}", gateway.log());
+        }
+        let shown = async {
+            loop {
+                if let Ok(row) = limited.query_one("SHOW statement_timeout", &[]).await {
+                    return row.get::<_, String>(0);
+                }
+            }
+        };
+        assert_eq!(shown.await, limit);
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_only_idle_connections_use_can_be_dropped() {
+    let database = database("dropping");
+    let gateway = Gateway::start();
+    let admin = gateway.connect(&database).await;
+    let visit = async |database: &str| {
+        let client = gateway.connect(database).await;
+        client.batch_execute("CREATE TABLE IF NOT EXISTS visited ()").await.unwrap();
+    };
+    let (one, two) = (format!("{database}_1"), format!("{database}_2"));
+    admin.batch_execute(&format!("CREATE DATABASE {one}")).await.unwrap();
+    visit(&one).await;
+    admin.batch_execute(&format!("ALTER DATABASE {one} RENAME TO {two}")).await.unwrap();
+    visit(&two).await;
+    admin.batch_execute(&format!("CREATE DATABASE {one} TEMPLATE {two}")).await.unwrap();
+    for database in [&one, &two] {
+        let _ = gateway.connect(database).await.batch_execute("SELECT 1").await;
+        admin.batch_execute(&format!("DROP DATABASE {database}")).await.unwrap();
+    }
+    if direct() {
+        return;
+    }
+    // One that looked at the template does not keep others from creating databases, also past the gateway.
+    let url = gateway.url_for("postgres", "template1");
+    crate::support::succeed(crate::support::tool("psql").args(["-XqAtc", "SELECT count(*) FROM pg_class", &url]));
+    gateway.cluster.primary().psql("postgres", &format!("CREATE DATABASE {one}")).unwrap();
+    gateway.cluster.primary().psql("postgres", &format!("DROP DATABASE {one}")).unwrap();
+}

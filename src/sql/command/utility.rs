@@ -17,7 +17,8 @@ impl Reader<'_> {
             }
             "execute" => {
                 s.kind = Kind::Execute;
-                s.effects |= Effects::SQL_PREPARE;
+                // What it runs was judged when it was prepared, and is not kept.
+                s.effects |= Effects::SQL_PREPARE | Effects::CALLS_UNKNOWN;
                 s.object = self.name();
             }
             "deallocate" => {
