@@ -2,8 +2,8 @@
 //!
 //! Invariants: a verdict is never weaker than the syntax's; `Read` only where nothing that the statement runs is known to
 //! change anything; a function that is not known may do anything; what may leave state in the session is marked
-//! `CALLS_UNKNOWN`, whether the statement calls it or a trigger, a default, a constraint, a rule, a view, an operator, a
-//! cast, a policy, or a function that the statement does name.
+//! `CALLS_UNKNOWN` where the statement calls it, `RUNS_UNKNOWN` where a trigger, a default, a constraint, a rule, a view, an
+//! operator, a cast or a policy does.
 //!
 //! A function in SQL or PL/pgSQL is judged by its source (`screen`) and by what that names (`closure`); one in C by its
 //! declaration; one in any other language may do anything.
@@ -162,23 +162,23 @@ impl Catalog {
         for function in &statement.functions {
             let outcome = self.functions.outcome(function.schema.as_deref(), &function.name);
             verdict.effects |= outcome.effects;
-            verdict.runs(outcome.conduct);
+            verdict.runs(outcome.conduct, Effects::CALLS_UNKNOWN);
         }
         for table in &statement.tables {
             let (schema, name) = (table.schema.as_deref(), &*table.name);
             let reading = self.relations.reading(schema, name);
             verdict.effects |= reading.effects;
-            verdict.runs(reading.conduct);
+            verdict.runs(reading.conduct, Effects::RUNS_UNKNOWN);
             if table.access != Access::Read && self.relations.writing(schema, name) == Conduct::Unknown {
-                verdict.effects |= Effects::CALLS_UNKNOWN;
+                verdict.effects |= Effects::RUNS_UNKNOWN;
             }
         }
         match statement.kind {
-            Kind::Ddl if self.unnamed.definitions == Conduct::Unknown => verdict.effects |= Effects::CALLS_UNKNOWN,
+            Kind::Ddl if self.unnamed.definitions == Conduct::Unknown => verdict.effects |= Effects::RUNS_UNKNOWN,
             kind if evaluates(kind) => {
-                verdict.runs(self.unnamed.expressions);
+                verdict.runs(self.unnamed.expressions, Effects::RUNS_UNKNOWN);
                 if statement.access != Access::Read {
-                    verdict.runs(self.unnamed.assignments);
+                    verdict.runs(self.unnamed.assignments, Effects::RUNS_UNKNOWN);
                 }
             }
             _ => {}
@@ -195,18 +195,18 @@ impl Catalog {
         }
         let told = screen::each_name(text, |name, place| {
             if let Some(mention) = self.unnamed.by_name.get(name) {
-                verdict.runs(mention.conduct(place));
+                verdict.runs(mention.conduct(place), Effects::RUNS_UNKNOWN);
             }
             if tables {
                 let relations = &self.relations;
                 let conduct = relations.reading(None, name).conduct.max(relations.writing(None, name));
                 if conduct == Conduct::Unknown {
-                    verdict.effects |= Effects::CALLS_UNKNOWN;
+                    verdict.effects |= Effects::RUNS_UNKNOWN;
                 }
             }
         });
         if !told {
-            verdict.effects |= Effects::CALLS_UNKNOWN;
+            verdict.effects |= Effects::RUNS_UNKNOWN;
         }
     }
 
@@ -242,7 +242,7 @@ impl Catalog {
                 }
             };
             if unknown {
-                verdict.effects |= Effects::CALLS_UNKNOWN;
+                verdict.effects |= Effects::RUNS_UNKNOWN;
             }
         }
         verdict
@@ -250,12 +250,13 @@ impl Catalog {
 }
 
 impl Verdict {
-    fn runs(&mut self, conduct: Conduct) {
+    /// `unknown`: the effect of what may do anything.
+    fn runs(&mut self, conduct: Conduct, unknown: Effects) {
         if conduct > Conduct::Harmless {
             self.access = Access::Write;
         }
         if conduct == Conduct::Unknown {
-            self.effects |= Effects::CALLS_UNKNOWN;
+            self.effects |= unknown;
         }
     }
 }

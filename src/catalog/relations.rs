@@ -41,7 +41,7 @@ impl Relations {
         if homonyms.iter().all(|relation| relation.oid != *oid) {
             let conduct = reading.conduct;
             // What state a view leaves behind the scenes is not known by name.
-            let effects = if conduct == Conduct::Unknown { Effects::CALLS_UNKNOWN } else { Effects::NONE };
+            let effects = if conduct == Conduct::Unknown { Effects::RUNS_UNKNOWN } else { Effects::NONE };
             let reading = Outcome { conduct, effects: reading.effects | effects };
             let (schema, writing) = (schema.as_str().into(), writing.conduct);
             homonyms.push(Relation { oid: *oid, schema, reading, writing, plain: false });

@@ -69,6 +69,7 @@ fn check(catalog: &Catalog, cases: &[(&str, Access, Effects)]) {
 
 const NONE: Effects = Effects::NONE;
 const CALLS: Effects = Effects::CALLS_UNKNOWN;
+const RUNS: Effects = Effects::RUNS_UNKNOWN;
 const NODE: Effects = Effects::NODE_LOCAL;
 
 #[test]
@@ -118,8 +119,8 @@ fn with_a_servers_rows() {
             ("SELECT nowhere.pure(1)", Access::Write, CALLS),
             ("SELECT json_arrayagg(1)", Access::Read, NONE),
             ("SELECT * FROM plain", Access::Read, NONE),
-            ("SELECT * FROM logging", Access::Write, CALLS),
-            ("SELECT * FROM over_over", Access::Write, CALLS),
+            ("SELECT * FROM logging", Access::Write, RUNS),
+            ("SELECT * FROM over_over", Access::Write, RUNS),
             ("SELECT * FROM elsewhere.logging", Access::Read, NONE),
             ("SELECT * FROM dice", Access::Read, NONE),
             ("SELECT * FROM counting", Access::Write, Effects::SEQUENCE),
@@ -219,18 +220,18 @@ fn what_runs_unnamed_is_seen() {
             ("DELETE FROM telling", Access::Write, NONE),
             ("INSERT INTO keyed VALUES (1)", Access::Write, NONE),
             ("INSERT INTO plain VALUES (now(), nextval('s'))", Access::Write, Effects::SEQUENCE),
-            ("INSERT INTO armed VALUES (1)", Access::Write, CALLS),
-            ("COPY armed FROM stdin", Access::Write, CALLS),
+            ("INSERT INTO armed VALUES (1)", Access::Write, RUNS),
+            ("COPY armed FROM stdin", Access::Write, RUNS),
             ("SELECT * FROM armed", Access::Read, NONE),
-            ("INSERT INTO partitioned VALUES (1)", Access::Write, CALLS),
+            ("INSERT INTO partitioned VALUES (1)", Access::Write, RUNS),
             ("SELECT * FROM partitioned", Access::Read, NONE),
-            ("INSERT INTO setting_default VALUES (1)", Access::Write, CALLS),
-            ("INSERT INTO vanished VALUES (1)", Access::Write, CALLS),
-            ("SELECT * FROM setting_view", Access::Write, CALLS),
+            ("INSERT INTO setting_default VALUES (1)", Access::Write, RUNS),
+            ("INSERT INTO vanished VALUES (1)", Access::Write, RUNS),
+            ("SELECT * FROM setting_view", Access::Write, RUNS),
             ("SELECT * FROM locking", Access::Write, NONE),
             ("SELECT * FROM reader", Access::Write, NONE),
             // The grammar does not take it: any of its words may be the table.
-            ("UPDATE armed SET a[1] = 2 WHERE CURRENT OF c", Access::Write, CALLS),
+            ("UPDATE armed SET a[1] = 2 WHERE CURRENT OF c", Access::Write, RUNS),
             ("UPDATE plain SET a[1] = 2 WHERE CURRENT OF c", Access::Write, NONE),
         ],
     );
@@ -264,8 +265,8 @@ fn operators_casts_and_attributes_are_found_in_the_text() {
     check(
         &application(),
         &[
-            ("SELECT 1 === 2", Access::Write, CALLS),
-            ("SELECT 1 OPERATOR(public.===) 2", Access::Write, CALLS),
+            ("SELECT 1 === 2", Access::Write, RUNS),
+            ("SELECT 1 OPERATOR(public.===) 2", Access::Write, RUNS),
             ("SELECT 1 <-> 2, 1 = 2", Access::Read, NONE),
             ("SELECT rt.wr FROM rt", Access::Write, NONE),
             ("SELECT (rt).wr FROM rt", Access::Write, NONE),
@@ -284,12 +285,12 @@ fn operators_casts_and_attributes_are_found_in_the_text() {
             [defined('f', 104, "public.sets", "s", ";;select set_config()"), defined(kind, 0, name, "104", "")];
         Catalog::from_rows(8, own(), &definitions, &[])
     };
-    let both = [("SELECT 1", Access::Write, CALLS), ("INSERT INTO t VALUES (1)", Access::Write, CALLS)];
+    let both = [("SELECT 1", Access::Write, RUNS), ("INSERT INTO t VALUES (1)", Access::Write, RUNS)];
     check(&everywhere('i', "t"), &both);
     check(&everywhere('o', "="), &both);
     check(&everywhere('a', "t"), &[("SELECT 1", Access::Read, NONE), both[1]]);
     let event = everywhere('e', "");
-    check(&event, &[("SELECT 1", Access::Read, NONE), ("CREATE TABLE t ()", Access::Write, CALLS.with(Effects::DDL))]);
+    check(&event, &[("SELECT 1", Access::Read, NONE), ("CREATE TABLE t ()", Access::Write, RUNS.with(Effects::DDL))]);
 }
 
 #[test]
@@ -314,15 +315,15 @@ fn what_was_defined_since_is_not_trusted() {
         check("BEGIN", trust, Access::Read, NONE);
     }
     check("SELECT ping()", Trust::Grown, Access::Read, NONE);
-    check("SELECT ping()", Trust::Stale, Access::Write, CALLS);
+    check("SELECT ping()", Trust::Stale, Access::Write, RUNS);
     check("SELECT * FROM partitioned", Trust::Grown, Access::Read, NONE);
-    check("SELECT * FROM partitioned", Trust::Stale, Access::Write, CALLS);
+    check("SELECT * FROM partitioned", Trust::Stale, Access::Write, RUNS);
     check("SELECT * FROM made_since", Trust::Grown, Access::Read, NONE);
-    check("SELECT * FROM made_since", Trust::Stale, Access::Write, CALLS);
-    check("SELECT * FROM not_heard_of", Trust::Unread, Access::Read, CALLS);
+    check("SELECT * FROM made_since", Trust::Stale, Access::Write, RUNS);
+    check("SELECT * FROM not_heard_of", Trust::Unread, Access::Read, RUNS);
     check("INSERT INTO stamped VALUES (1)", Trust::Grown, Access::Write, NONE);
-    check("INSERT INTO made_since VALUES (1)", Trust::Grown, Access::Write, CALLS);
-    check("INSERT INTO stamped VALUES (1)", Trust::Stale, Access::Write, CALLS);
+    check("INSERT INTO made_since VALUES (1)", Trust::Grown, Access::Write, RUNS);
+    check("INSERT INTO stamped VALUES (1)", Trust::Stale, Access::Write, RUNS);
     // What was concluded for the while is not remembered.
     check("SELECT ping()", Trust::Current, Access::Read, NONE);
 }

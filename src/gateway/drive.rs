@@ -27,7 +27,7 @@ use crate::discover::Failure;
 use crate::net::{self, Stream};
 use crate::observe::Worker;
 use crate::policy::{Chain, Role};
-use crate::pool::{CheckoutError, Lent, Pool};
+use crate::pool::{CheckoutError, ConnectError, Lent, Pool};
 use crate::session::{LocalAnswer, Session};
 use crate::topology::{Conditions, Position, Requirement, Writes};
 use crate::upstream::{ErrorReply, Scope};
@@ -313,7 +313,8 @@ impl Conversation {
             key: 0,
             wrote: !self.writes.none(),
         };
-        let route = route::decide(&mut self.session, &chain, &asker, self.held.is_some(), self.trace.as_deref_mut());
+        let held = self.held.as_ref().map(|lent| lent.pool().node.shard);
+        let route = route::decide(&mut self.session, &chain, &asker, held, self.trace.as_deref_mut());
         if self.held.is_some() || route.is_ok() {
             self.chain = Some(chain);
         }
@@ -433,8 +434,13 @@ impl Conversation {
     async fn checkout(&mut self, route: &Route, replayed: Option<Position>) -> Result<Result<Lent, ErrorReply>, End> {
         let nodes = self.account.cluster.topology.nodes().count();
         let mut last = None;
+        let mut primary_only = false;
         for _ in 0..=nodes {
-            let conditions = Conditions { replayed, keeps_turn: !self.session.unit().executes(), ..route.conditions() };
+            let mut conditions =
+                Conditions { replayed, keeps_turn: !self.session.unit().executes(), ..route.conditions() };
+            if primary_only {
+                conditions = Conditions { replica: false, any: false, ..conditions };
+            }
             let node = match self.account.cluster.topology.choose(&conditions) {
                 Ok(node) => Arc::clone(node),
                 Err(error) => return Ok(Err(ErrorReply::error("57P03", error.to_string()))),
@@ -471,6 +477,12 @@ impl Conversation {
                         break;
                     }
                 }
+                Err(CheckoutError::Connect(error))
+                    if node.role() == crate::topology::Role::Replica && !primary_only && may_be_new(&error) =>
+                {
+                    primary_only = true;
+                    last = Some(CheckoutError::Connect(error));
+                }
                 Err(error) => {
                     last = Some(error);
                     break;
@@ -492,6 +504,11 @@ impl Conversation {
             () = client_gone(&mut self.client, &mut self.session, &mut self.half_closed) => Waited::ClientGone,
         }
     }
+}
+
+/// Whether a replica may only not have heard yet of the database, the role or its rights.
+fn may_be_new(error: &ConnectError) -> bool {
+    error.refused().is_some_and(|fields| matches!(&*fields.sqlstate, "3D000" | "28000" | "28P01" | "42501"))
 }
 
 /// Resolves when the client's connection breaks, or a while after its end: a client that has said all that it has to say may

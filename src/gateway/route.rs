@@ -37,6 +37,8 @@ pub(super) struct Route {
     pub(super) target: Target,
     /// Position of the shard in the cluster.
     pub(super) shard: usize,
+    /// Nobody named that shard: any other will do.
+    any_shard: bool,
     /// Whether anything in it may write.
     pub(super) writes: bool,
     /// What in it would succeed on a standby and mean nothing there. Looked for only while a server is held.
@@ -44,7 +46,10 @@ pub(super) struct Route {
 }
 
 impl Route {
-    const PRIMARY: Self = Self { target: Target::PRIMARY, shard: 0, writes: true, useless: None };
+    /// To the primary of a shard that nobody named.
+    fn primary(shard: usize) -> Self {
+        Self { target: Target::PRIMARY, shard, any_shard: true, writes: true, useless: None }
+    }
 
     /// What a node must meet.
     pub(super) fn conditions(&self) -> Conditions<'_> {
@@ -82,15 +87,18 @@ pub(super) struct Asker<'a> {
     pub(super) wrote: bool,
 }
 
-/// Decides for the unit that `session` holds, and notes its effects there. `fresh`: it begins a transaction of its own
-/// or a deferred one; `false`: a server is held.
+/// Decides for the unit that `session` holds, and notes its effects there. `held`: the shard of the server that is held; without
+/// one the unit begins a transaction of its own or a deferred one.
 pub(super) fn decide(
     session: &mut Session,
     chain: &Chain,
     asker: &Asker<'_>,
-    held: bool,
+    held: Option<usize>,
     mut trace: Option<&mut Trace>,
 ) -> Result<Route, ErrorReply> {
+    // What names no shard goes where the session is.
+    let home = held.unwrap_or_default();
+    let held = held.is_some();
     let outer = transaction(session, held);
     let transaction = block::through(session.shapes(), outer, defaults(session), !held);
     let mut route: Option<Route> = None;
@@ -130,11 +138,11 @@ pub(super) fn decide(
                         Bound::Streamed => computed = true,
                     }
                 }
-                if verdict.effects.any(Effects::CALLS_UNKNOWN) {
+                if verdict.effects.any(Effects::UNKNOWN) {
                     custom.extend(custom_names(bind));
                 }
             }
-            if verdict.effects.any(Effects::CALLS_UNKNOWN | Effects::OPAQUE) {
+            if verdict.effects.any(Effects::UNKNOWN | Effects::OPAQUE) {
                 custom.extend(dotted_names(part.text));
                 computed |=
                     part.analysis.shape.statements.iter().any(|s| s.kind == Kind::Do) && computes_name(part.text);
@@ -154,7 +162,7 @@ pub(super) fn decide(
             if let Some(trace) = &mut trace {
                 trace.decided(&part, verdict.access, chain, &answer);
             }
-            let next = resolve(chain, answer, asker, verdict.access)?;
+            let next = resolve(chain, answer, asker, verdict.access, home)?;
             route = Some(match route.take() {
                 None => next,
                 Some(first) => join(first, next)?,
@@ -184,7 +192,7 @@ pub(super) fn decide(
     }
     let mut route = match route {
         // Nothing is known of it, or something in it is not: the primary of the shard that the rest names.
-        None => Route::PRIMARY,
+        None => Route::primary(home),
         Some(route) if opaque => {
             Route { target: Target { role: Role::Primary, ..route.target }, writes: true, ..route }
         }
@@ -321,7 +329,7 @@ fn phase(part: &Part<'_>) -> Phase {
     }
 }
 
-fn resolve(chain: &Chain, answer: Answer, asker: &Asker<'_>, access: Access) -> Result<Route, ErrorReply> {
+fn resolve(chain: &Chain, answer: Answer, asker: &Asker<'_>, access: Access, home: usize) -> Result<Route, ErrorReply> {
     if let Some(fault) = &answer.fault {
         let name = chain.links().get(usize::from(fault.0)).map_or("", |link| link.policy.name());
         // The breaker says more, once; a policy that always fails must not fill the log.
@@ -330,7 +338,7 @@ fn resolve(chain: &Chain, answer: Answer, asker: &Asker<'_>, access: Access) -> 
     match answer.decision {
         Decision::Route(target) => {
             let shard = match &target.shards {
-                Shards::Default => 0,
+                Shards::Default => home,
                 Shards::One(shard) => shard.0 as usize,
                 Shards::All if asker.cluster.topology.shards().len() == 1 => 0,
                 Shards::Many(_) | Shards::All => {
@@ -341,7 +349,8 @@ fn resolve(chain: &Chain, answer: Answer, asker: &Asker<'_>, access: Access) -> 
                     .hint("Name one shard's key in the statement, or run it on each shard by itself."));
                 }
             };
-            Ok(Route { target, shard, writes: access != Access::Read, useless: None })
+            let any_shard = matches!(target.shards, Shards::Default);
+            Ok(Route { target, shard, any_shard, writes: access != Access::Read, useless: None })
         }
         Decision::Reject(rejection) => {
             let mut reply = ErrorReply::error(rejection.sqlstate.as_str(), &*rejection.message);
@@ -349,16 +358,18 @@ fn resolve(chain: &Chain, answer: Answer, asker: &Asker<'_>, access: Access) -> 
             Err(reply)
         }
         // A chain answers; its last resort is compiled in.
-        Decision::Pass => Ok(Route::PRIMARY),
+        Decision::Pass => Ok(Route::primary(home)),
     }
 }
 
 /// One server for two statements: the same shard, and the stronger of the two roles.
 fn join(first: Route, second: Route) -> Result<Route, ErrorReply> {
-    if first.shard != second.shard {
+    let shard = if first.any_shard { second.shard } else { first.shard };
+    if first.shard != second.shard && !first.any_shard && !second.any_shard {
         return Err(ErrorReply::error("0A000", "the statements of one pipeline concern different shards")
             .hint("Send a Sync between them, or one statement at a time."));
     }
+    let any_shard = first.any_shard && second.any_shard;
     let writes = first.writes || second.writes;
     // The narrower conditions: a primary over a replica, the second's labels and lag only where the first has none.
     let (narrow, wide) = if second.target.role == Role::Primary { (second, first) } else { (first, second) };
@@ -368,7 +379,7 @@ fn join(first: Route, second: Route) -> Result<Route, ErrorReply> {
     if wide.target.role == Role::Replica && target.role == Role::Any {
         target.role = Role::Replica;
     }
-    Ok(Route { target, shard: narrow.shard, writes, useless: None })
+    Ok(Route { target, shard, any_shard, writes, useless: None })
 }
 
 struct SessionAttributes<'a>(&'a Settings);

@@ -29,7 +29,7 @@ const ASK: Effects = Effects(
         | Effects::DDL.0
         | Effects::COMPUTED_SETTING.0
         | Effects::OPAQUE.0
-        | Effects::CALLS_UNKNOWN.0,
+        | Effects::UNKNOWN.0,
 );
 
 /// Why a session must keep its server.
@@ -225,7 +225,7 @@ impl Session {
             return None;
         }
         let effects = std::mem::take(&mut self.effects);
-        let hidden = effects.any(Effects::OPAQUE | Effects::CALLS_UNKNOWN);
+        let hidden = effects.any(Effects::OPAQUE | Effects::UNKNOWN);
         let all = hidden || effects.any(Effects::ALL_SETTINGS);
         if all {
             let held = Arc::clone(&self.settings);

@@ -344,6 +344,10 @@ impl Effects {
     pub const NODE_LOCAL: Self = Self(1 << 16);
     /// A user-defined or unknown function, CALL, DO: may do any of the above inside.
     pub const CALLS_UNKNOWN: Self = Self(1 << 17);
+    /// Runs something that no call in the text shows and that may do any of the above: a trigger, a default, a view.
+    pub const RUNS_UNKNOWN: Self = Self(1 << 18);
+    /// What may do anything, called or not.
+    pub const UNKNOWN: Self = Self(Self::CALLS_UNKNOWN.0 | Self::RUNS_UNKNOWN.0);
     /// A setting of the session may change under a name that neither the text nor a bound value shows: no question to a
     /// server finds a custom one.
     pub const COMPUTED_SETTING: Self = Self(1 << 19);

@@ -74,7 +74,7 @@ fn describe(analysis: &Analysis, text: &str, s: &Statement) -> String {
 }
 
 fn effects(effects: Effects) -> Vec<String> {
-    const NAMES: [(&str, Effects); 19] = [
+    const NAMES: [(&str, Effects); 20] = [
         ("settings", Effects::SETTINGS),
         ("all-settings", Effects::ALL_SETTINGS),
         ("temporary", Effects::TEMPORARY),
@@ -93,6 +93,7 @@ fn effects(effects: Effects) -> Vec<String> {
         ("discard-all", Effects::DISCARD_ALL),
         ("node", Effects::NODE_LOCAL),
         ("unknown-calls", Effects::CALLS_UNKNOWN),
+        ("unknown-runs", Effects::RUNS_UNKNOWN),
         ("computed-setting", Effects::COMPUTED_SETTING),
     ];
     NAMES.iter().filter(|(_, e)| effects.any(*e)).map(|(n, _)| (*n).to_owned()).collect()

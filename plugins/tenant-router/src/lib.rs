@@ -164,6 +164,10 @@ impl TenantRouter {
         if !query.is_parsed() || query.effects().any(Effects::CALLS_UNKNOWN | Effects::OPAQUE) {
             return Plan::Opaque;
         }
+        if query.kind() == Kind::Ddl && query.effects().any(Effects::TEMPORARY) {
+            // It belongs to the session, not to every shard.
+            return Plan::Opaque;
+        }
         let tables = query.tables();
         if tables.is_empty() {
             let plain = query.access() == Access::Read || matches!(query.kind(), Kind::Select | Kind::Values);
