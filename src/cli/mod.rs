@@ -7,6 +7,7 @@
 pub mod args;
 mod check;
 mod demo;
+mod files;
 mod run;
 
 use std::fmt::Write as _;

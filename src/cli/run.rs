@@ -15,6 +15,7 @@ use crate::gateway::Gateway;
 /// A configuration that cannot be used, a port that is taken.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let (config, _log) = super::begin(args)?;
+    super::files::raise_limit(&config);
     // Accepting and housekeeping only; sessions run on workers of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     runtime.context("the runtime did not start")?.block_on(async {

@@ -21,7 +21,8 @@ const RESTART: &[&str] =
 /// One difference. Displays as `PATH: OLD -> NEW`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Change {
-    /// `clusters.main.shards[0].nodes[1].weight`, in the checked configuration's terms.
+    /// `clusters.main.shards[0].nodes[r1].weight`, in the checked configuration's terms: an entry of a list by its name, if it
+    /// has one. A named entry that comes or goes is one change.
     pub path: String,
     /// As JSON; `None` if the key is new.
     pub before: Option<String>,
@@ -51,11 +52,23 @@ pub fn needs_restart(path: &str) -> bool {
 /// The differences, by key path.
 #[must_use]
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
-    let (before, after) = (flat(old), flat(new));
+    let (Flat { leaves: before, entries: had }, Flat { leaves: after, entries: has }) = (flat(old), flat(new));
     let (old_secrets, new_secrets) = (secrets(old), secrets(new));
     let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let mut changes = Vec::new();
+    // Shown without what is in them.
+    let entry = |path: &String, before: bool| Change {
+        path: path.clone(),
+        before: before.then(|| "{…}".to_owned()),
+        after: (!before).then(|| "{…}".to_owned()),
+        needs_restart: needs_restart(path),
+    };
+    let other: Vec<&String> = had.symmetric_difference(&has).collect();
+    changes.extend(other.iter().map(|path| entry(path, had.contains(*path))));
     for path in paths {
+        if other.iter().any(|entry| path.strip_prefix(entry.as_str()).is_some_and(|rest| rest.starts_with('.'))) {
+            continue;
+        }
         let (before, after) = (before.get(path), after.get(path));
         let same_secret = old_secrets.get(path) == new_secrets.get(path);
         if before != after || !same_secret {
@@ -67,38 +80,54 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
             });
         }
     }
+    changes.sort_by(|a, b| a.path.cmp(&b.path));
     changes
 }
 
-/// Each leaf of the configuration as JSON text, by its path.
-fn flat(config: &Config) -> BTreeMap<String, String> {
-    let mut leaves = BTreeMap::new();
-    let value = serde_json::to_value(config).expect("the configuration's maps have text keys");
-    flatten(String::new(), &value, &mut leaves);
-    // A user may have nothing but a name, and then no leaf.
-    for name in config.users.keys() {
-        leaves.insert(format!("users.{}", segment(name)), "{}".to_owned());
-    }
-    leaves
+/// A configuration by its paths.
+#[derive(Default)]
+struct Flat {
+    /// Each leaf as JSON text.
+    leaves: BTreeMap<String, String>,
+    /// Lists' entries that have names.
+    entries: BTreeSet<String>,
 }
 
-fn flatten(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
+fn flat(config: &Config) -> Flat {
+    let mut flat = Flat::default();
+    let value = serde_json::to_value(config).expect("the configuration's maps have text keys");
+    flatten(String::new(), &value, &mut flat);
+    // A user may have nothing but a name, and then no leaf.
+    for name in config.users.keys() {
+        flat.leaves.insert(format!("users.{}", segment(name)), "{}".to_owned());
+    }
+    flat
+}
+
+fn flatten(path: String, value: &Value, flat: &mut Flat) {
     match value {
         // Absent and null are the same: a key that was not written.
         Value::Null => {}
         Value::Object(fields) => {
             for (key, value) in fields {
                 let dot = if path.is_empty() { "" } else { "." };
-                flatten(format!("{path}{dot}{}", segment(key)), value, leaves);
+                flatten(format!("{path}{dot}{}", segment(key)), value, flat);
             }
         }
         Value::Array(entries) if !entries.is_empty() => {
             for (index, value) in entries.iter().enumerate() {
-                flatten(format!("{path}[{index}]"), value, leaves);
+                match value.get("name").and_then(Value::as_str) {
+                    Some(name) => {
+                        let path = format!("{path}[{}]", segment(name));
+                        flat.entries.insert(path.clone());
+                        flatten(path, value, flat);
+                    }
+                    None => flatten(format!("{path}[{index}]"), value, flat),
+                }
             }
         }
         leaf => {
-            leaves.insert(path, leaf.to_string());
+            flat.leaves.insert(path, leaf.to_string());
         }
     }
 }

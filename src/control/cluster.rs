@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use crate::auth::{Credentials, Secret};
 use crate::catalog::{Catalog, Definitions};
 use crate::config::{self, Address, Pool as PoolConfig, PoolMode, RoleSetting, UpstreamTlsMode};
-use crate::discover::{self, Failure, MonitorHandle};
+use crate::discover::{self, Failure, MonitorHandle, Vacated};
 use crate::net::{ClientTls, ClientTlsFiles, NetError, ServerAddress, TlsMode};
 use crate::pool::{Budget, Connector, Pool, PoolLimits};
 use crate::topology::{Node, NodeSpec, Role, Topology};
@@ -48,6 +48,8 @@ pub struct Cluster {
     /// The last number given to a catalogue, in the whole process.
     catalog_numbers: Arc<AtomicU64>,
     monitor: OnceLock<MonitorHandle>,
+    /// Databases whose catalogues are not read just now.
+    pub(super) vacated: Vacated,
 }
 
 impl Cluster {
@@ -113,6 +115,7 @@ impl Cluster {
             catalogs: Mutex::default(),
             catalog_numbers,
             monitor: OnceLock::new(),
+            vacated: Vacated::default(),
         })
     }
 
@@ -229,9 +232,16 @@ impl Cluster {
 
     /// Closes the connections to a database that no session uses now: a statement wants it to itself.
     pub fn vacate(&self, dbname: &str) {
+        self.vacated.add(dbname);
         let accounts = self.accounts();
         let pools = accounts.iter().filter(|account| *account.dbname == *dbname).flat_map(|account| account.pools());
         pools.for_each(|pool| pool.recycle());
+    }
+
+    /// The servers have no such database: its accounts go, each with its last session.
+    pub(super) fn forget(&self, dbname: &str) {
+        let gone: Vec<_> = self.accounts.lock().extract_if(|_, account| *account.dbname == *dbname).collect();
+        gone.iter().flat_map(|(_, account)| account.pools()).for_each(|pool| pool.recycle());
     }
 
     /// A DDL statement completed: what was prepared or described before may be stale.

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use super::Cluster;
 use crate::catalog::{Catalog, Definitions};
 use crate::config;
-use crate::discover::Source;
+use crate::discover::{Source, Vacated};
 use crate::pool::{Connector, Pool};
 use crate::topology::{Node, Topology};
 
@@ -52,5 +52,13 @@ impl Source for Cluster {
 
     fn definitions(&self) -> Definitions {
         Cluster::definitions(self)
+    }
+
+    fn vacated(&self) -> &Vacated {
+        &self.vacated
+    }
+
+    fn database_gone(&self, dbname: &str) {
+        self.forget(dbname);
     }
 }

@@ -80,7 +80,7 @@ pub(super) async fn run(source: Weak<dyn Source>, wake: Arc<Notify>, worker: usi
             readings.retain(|dbname, _| catalogs.iter().any(|(name, _)| name == dbname));
             for (dbname, catalog) in catalogs {
                 let reading = readings.entry(dbname.clone()).or_default();
-                if reading.due(Instant::now(), definitions, stale) {
+                if reading.due(Instant::now(), definitions, stale) && !source.vacated().holds(&dbname) {
                     read(&*source, &dbname, &catalog, reading, definitions, worker).await;
                 }
             }
@@ -98,7 +98,11 @@ async fn read(
     worker: usize,
 ) {
     let started = Instant::now();
-    match ask(source, dbname, worker).await {
+    let asked = tokio::select! {
+        asked = ask(source, dbname, worker) => asked,
+        () = source.vacated().wait(dbname) => return,
+    };
+    match asked {
         Ok(rows) => {
             if reading.succeeded(started, definitions, rows.digest()) {
                 let Rows { functions, defined, relations } = rows;
@@ -116,7 +120,11 @@ async fn read(
                 catalog.load().confirm(definitions);
             }
         }
-        Err(reason) => {
+        Err(Unread::Gone) => {
+            tracing::debug!(cluster = source.name(), dbname, "the database is gone");
+            source.database_gone(dbname);
+        }
+        Err(Unread::Failed(reason)) => {
             let first = reading.retry.is_none();
             let wait = reading.failed(started);
             let cluster = source.name();
@@ -132,6 +140,14 @@ async fn read(
             }
         }
     }
+}
+
+/// Why there are no rows.
+enum Unread {
+    /// There is no such database.
+    Gone,
+    /// In words.
+    Failed(String),
 }
 
 /// What a server said.
@@ -168,13 +184,13 @@ fn digest(kind: u8, fields: &[&str]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-async fn ask(source: &dyn Source, dbname: &str, worker: usize) -> Result<Rows, String> {
-    let Some(node) = best_node(source.topology()) else { return Err("no node answers".to_owned()) };
+async fn ask(source: &dyn Source, dbname: &str, worker: usize) -> Result<Rows, Unread> {
+    let Some(node) = best_node(source.topology()) else { return Err(Unread::Failed("no node answers".to_owned())) };
     let queries = [FUNCTIONS_SQL, DEFINITIONS_SQL, RELATIONS_SQL];
     match Link::new(worker).ask(source, node, Some(dbname), &queries, TIMEOUT).await {
         Asked::Answers(answers) => {
             let [functions, defined, relations] = answers.as_slice() else {
-                return Err("an answer is missing".to_owned());
+                return Err(Unread::Failed("an answer is missing".to_owned()));
             };
             Ok(Rows {
                 functions: functions.rows.iter().filter_map(|row| function(row)).collect(),
@@ -182,7 +198,8 @@ async fn ask(source: &dyn Source, dbname: &str, worker: usize) -> Result<Rows, S
                 relations: relations.rows.iter().filter_map(|row| relation(row)).collect(),
             })
         }
-        Asked::Failed(_, reason) | Asked::Unable(reason) => Err(reason),
+        Asked::NoDatabase => Err(Unread::Gone),
+        Asked::Failed(_, reason) | Asked::Unable(reason) => Err(Unread::Failed(reason)),
     }
 }
 

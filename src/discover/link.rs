@@ -24,6 +24,8 @@ pub(super) enum Asked {
     Answers(Vec<Answer>),
     /// The node is to blame.
     Failed(Failure, String),
+    /// The node has no such database.
+    NoDatabase,
     /// Nobody could ask, or the node answered that it will not say.
     Unable(String),
 }
@@ -100,6 +102,9 @@ impl Link {
                         Ok(Err(Broken::Refused(why))) => unable = why,
                     }
                 }
+                Err(CheckoutError::Connect(error)) if dbname.is_some() && no_database(&error) => {
+                    return Asked::NoDatabase;
+                }
                 Err(CheckoutError::Connect(error)) => match Failure::of(&error) {
                     Some(failure) => return Asked::Failed(failure, error.to_string()),
                     None => unable = error.to_string(),
@@ -124,6 +129,9 @@ impl Link {
             Some(Err(error)) => {
                 if let Some(failure) = Failure::of(&error) {
                     return Asked::Failed(failure, error.to_string());
+                }
+                if dbname.is_some() && no_database(&error) {
+                    return Asked::NoDatabase;
                 }
                 // In a client's database the account may well have no right to connect.
                 if dbname.is_none() && !std::mem::replace(&mut self.warned, true) {
@@ -191,6 +199,10 @@ impl Link {
             }
         }
     }
+}
+
+fn no_database(error: &ConnectError) -> bool {
+    error.refused().is_some_and(|fields| fields.sqlstate == "3D000")
 }
 
 fn timed_out(limit: Duration) -> Asked {

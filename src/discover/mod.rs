@@ -15,6 +15,7 @@ mod lag;
 mod link;
 mod probe;
 mod shard;
+mod vacated;
 mod watch;
 
 use std::sync::{Arc, Weak};
@@ -30,6 +31,7 @@ use crate::pool::{ConnectError, Connector, Pool};
 use crate::topology::{Node, Topology};
 
 use shard::ShardWatch;
+pub use vacated::Vacated;
 
 /// What the monitor needs of a cluster at work.
 pub trait Source: Send + Sync + 'static {
@@ -57,6 +59,12 @@ pub trait Source: Send + Sync + 'static {
 
     /// Changes when a statement may have changed what the catalogues hold.
     fn definitions(&self) -> Definitions;
+
+    /// The databases that are left alone now.
+    fn vacated(&self) -> &Vacated;
+
+    /// The servers have no such database any more.
+    fn database_gone(&self, dbname: &str);
 }
 
 /// What went wrong on a node, as whoever used it saw it.

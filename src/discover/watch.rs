@@ -88,6 +88,8 @@ async fn ask(source: &dyn Source, shard: &ShardWatch, index: usize, link: &mut L
             shard.failed(index, failure, &reason, now);
             false
         }
+        // No database was named.
+        Asked::NoDatabase => false,
         Asked::Unable(reason) => {
             shard.unable(index, &reason);
             false

@@ -31,6 +31,8 @@ const ANALYSIS_CACHE: u64 = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) live: ArcSwap<Live>,
+    /// The configuration at the start: what is bound or built once is as it says.
+    pub(super) started: Config,
     pub(super) session: Arc<session::Shared>,
     pub(super) settings: SettingsInterner,
     pub(super) parameters: Interner<Parameters>,
@@ -63,6 +65,7 @@ impl Context {
     ) -> Result<Arc<Self>, StartError> {
         let budget = Budget::new(config.max_server_connections);
         let hold = usize::try_from(config.server.hold_limit.as_u64()).unwrap_or(usize::MAX);
+        let started = config.clone();
         let live = Live::build(config, None, &budget, workers)?;
         let limits = session::Limits { hold, ..session::Limits::default() };
         let metrics = Arc::new(Metrics::new(workers));
@@ -72,6 +75,7 @@ impl Context {
         })?;
         Ok(Arc::new(Self {
             live: ArcSwap::from_pointee(live),
+            started,
             session: Arc::new(session::Shared {
                 analyzer: Analyzer::new(ANALYSIS_CACHE),
                 registry: Registry::default(),

@@ -71,11 +71,18 @@ pub(super) fn reload(context: &Arc<Context>, origin: &Path) {
     context.live.store(live);
     context.metrics.reloads.one();
     context.watch_clusters();
-    for change in changes {
-        if change.needs_restart {
-            tracing::warn!(setting = %change.path, "this change takes effect at the next start");
-        } else {
-            tracing::info!(setting = %change.path, "changed");
+    // What is bound or built once is compared with what it was then.
+    for change in
+        config::diff(&context.started, &context.live.load().config).iter().filter(|change| change.needs_restart)
+    {
+        tracing::warn!(setting = %change.path, "this change takes effect at the next start");
+    }
+    for change in changes.iter().filter(|change| !change.needs_restart) {
+        let setting = &*change.path;
+        match (&change.before, &change.after) {
+            (None, _) => tracing::info!(setting, "added"),
+            (_, None) => tracing::info!(setting, "removed"),
+            _ => tracing::info!(setting, "changed"),
         }
     }
 }
@@ -103,6 +110,7 @@ pub(super) async fn watch(context: Arc<Context>, origin: PathBuf) {
         .inspect_err(|error| tracing::warn!(%error, "the configuration's folder cannot be watched; it is looked at every {RESCAN:?}"))
         .ok();
     let mut known = tokio::fs::read(&origin).await.unwrap_or_default();
+    let mut unreadable = 0_u64;
     loop {
         match tokio::time::timeout(RESCAN, events.recv()).await {
             // Other files of the folder change, too, and perhaps all the time.
@@ -111,8 +119,20 @@ pub(super) async fn watch(context: Arc<Context>, origin: PathBuf) {
             Ok(None) => tokio::time::sleep(RESCAN).await,
             Err(_) => {}
         }
-        let Ok(mut content) = tokio::fs::read(&origin).await else { continue };
-        if content == known || content.is_empty() {
+        let mut content = match tokio::fs::read(&origin).await {
+            Ok(content) if !content.is_empty() => content,
+            // Perhaps it is being replaced just now: it is said at the second look, and once.
+            read => {
+                unreadable += 1;
+                if unreadable == 2 {
+                    let what = read.map_or_else(|error| error.to_string(), |_| "it is empty".to_owned());
+                    tracing::warn!(file = %origin.display(), what, "the configuration file cannot be read; the one in use stays");
+                }
+                continue;
+            }
+        };
+        unreadable = 0;
+        if content == known {
             continue;
         }
         loop {

@@ -278,3 +278,45 @@ fn slow_and_many_and_silent() {
     memory.check(&gateway, 64);
     serves(&gateway, &database);
 }
+
+#[test]
+fn more_clients_than_the_system_has_files_for() {
+    if direct() {
+        return;
+    }
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+    let database = database("hostile_files");
+    let gateway = Gateway::start();
+    let mut inside = Raw::log_in(gateway.port, "demo", &database);
+    let pid = gateway.pid().unwrap();
+    // It has raised its soft limit to the hard one, which it has from us.
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let hard = getrlimit(Resource::Nofile).maximum.map_or("unlimited".to_owned(), |files| files.to_string());
+    let values: Vec<&str> = files.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(values, [&hard, &hard], "{files}");
+
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
+    let few = Rlimit { current: Some(open + 4), maximum: Some(open + 4) };
+    prlimit(Some(Pid::from_raw(pid as i32).unwrap()), Resource::Nofile, few).unwrap();
+    let asks = startup(VERSION_3_0, &[("user", "demo"), ("database", &database)]);
+    let silent: Vec<Raw> = (0..20).map(|_| Raw::connect(gateway.port)).collect();
+    crate::support::eventually("a client is told that there is no room", || {
+        let mut next = Raw::connect(gateway.port);
+        next.send(&asks);
+        let answer = next.message();
+        assert!(answer.is_some(), "closed without a word");
+        answer.is_some_and(|(tag, body)| tag == b'E' && sqlstate(&body) == "53300")
+    });
+    // Who is in is served, and afterwards everybody.
+    inside.send(&message(b'Q', b"SELECT pg_backend_pid()\0"));
+    assert!(inside.until(b'Z').iter().any(|(tag, _)| *tag == b'D'));
+    drop(silent);
+    crate::support::eventually("others get in again", || {
+        let mut next = Raw::connect(gateway.port);
+        next.send(&asks);
+        next.message().is_some_and(|(tag, _)| tag == b'R')
+    });
+    assert!(gateway.log().matches("cannot be accepted").count() <= 2, "{}", gateway.log());
+}

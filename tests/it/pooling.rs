@@ -266,6 +266,13 @@ async fn a_database_that_only_idle_connections_use_can_be_dropped() {
         let _ = gateway.connect(database).await.batch_execute("SELECT 1").await;
         admin.batch_execute(&format!("DROP DATABASE {database}")).await.unwrap();
     }
+    // New ones are there for a read at once, replicas or no replicas, and go although their catalogue may be being read.
+    for _ in 0..12 {
+        admin.batch_execute(&format!("CREATE DATABASE {one}")).await.unwrap();
+        let read = gateway.connect(&one).await.query_one("SELECT 1", &[]).await;
+        read.unwrap_or_else(|error| panic!("{error:?}\n{}", gateway.log()));
+        admin.batch_execute(&format!("DROP DATABASE {one} WITH (FORCE)")).await.unwrap();
+    }
     if direct() {
         return;
     }
