@@ -50,7 +50,7 @@ fn emptied(statement: &[Box<str>]) -> Option<Box<str>> {
     }
     let rest: Vec<&str> = words.collect();
     let name = match (command, rest.as_slice()) {
-        ("drop", ["if", "exists", name, ..]) | ("drop", [name, ..]) => name,
+        ("drop", ["if", "exists", name, ..] | [name, ..]) => name,
         ("alter", [name, "rename", ..] | [name, "set", "tablespace", ..]) => name,
         ("create", [_, options @ ..]) => {
             let template = options.iter().position(|word| *word == "template").map(|at| &options[at + 1..]);

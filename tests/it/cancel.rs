@@ -97,7 +97,12 @@ async fn a_cancel_that_comes_after_the_answer_strikes_nothing() {
         token.cancel_query(NoTls).await.unwrap();
         // What comes next may be struck, as on a server itself; the session goes on.
         if let Err(error) = client.batch_execute("SELECT 1").await {
-            assert_eq!(error.code().map(|code| code.code()), Some("57014"), "{n}: {error:?}\n{}", gateway.log());
+            assert_eq!(
+                error.code().map(tokio_postgres::error::SqlState::code),
+                Some("57014"),
+                "{n}: {error:?}\n{}",
+                gateway.log()
+            );
         }
     }
     assert!(!client.is_closed());

@@ -225,7 +225,11 @@ async fn a_session_lives_with_whatever_time_limit_it_sets() {
             // Whether a statement of its own takes too long is the client's business.
             let set = limited.batch_execute(&format!("SET work_mem = '{}kB'", 1000 + n)).await;
             if let Err(error) = set {
-                assert_eq!(error.code().map(|code| code.code()), Some("57014"), "{limit}: {error:?}");
+                assert_eq!(
+                    error.code().map(tokio_postgres::error::SqlState::code),
+                    Some("57014"),
+                    "{limit}: {error:?}"
+                );
             }
             let _ = limited.batch_execute("DO $$ BEGIN PERFORM set_config('app.x', 'y', false); END $$").await;
             // On the same server, without the other's limit.
