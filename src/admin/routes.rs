@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::status::{self, Status};
 use super::{Source, page, scrape};
-use crate::observe::expose::{CONTENT_TYPE, Exposition};
+use crate::observe::expose::{Exposition, OPEN_METRICS};
 
 #[derive(Clone)]
 struct Shared {
@@ -51,13 +51,12 @@ async fn dashboard(State(shared): State<Shared>) -> Response {
 
 async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    // Whoever does not ask for OpenMetrics reads it as the older text format, of which it is nearly a subset.
-    let media = if accept.contains("application/openmetrics-text") {
-        CONTENT_TYPE
+    let (media, text) = if accept.contains("application/openmetrics-text") {
+        (OPEN_METRICS, shared.exposition.text())
     } else {
-        "text/plain; version=0.0.4; charset=utf-8"
+        ("text/plain; version=0.0.4; charset=utf-8", shared.exposition.classic_text())
     };
-    ([(header::CONTENT_TYPE, media)], shared.exposition.text()).into_response()
+    ([(header::CONTENT_TYPE, media)], text).into_response()
 }
 
 async fn status_json(State(shared): State<Shared>) -> Response {

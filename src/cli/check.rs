@@ -56,12 +56,8 @@ impl Policies {
         let mut found = Self::default();
         let directory = config.policies.directory.as_deref();
         match directory.map(wasm::ignored).transpose() {
-            Ok(ignored) => found.warnings.extend(ignored.into_iter().flatten().map(|file| {
-                let path = directory.unwrap_or(Path::new("")).join(file);
-                format!(
-                    "{}: not taken: a policy is a file whose name is of letters, digits, `-`, `_` and `.`",
-                    path.display()
-                )
+            Ok(ignored) => found.warnings.extend(ignored.into_iter().flatten().map(|(file, reason)| {
+                format!("{}: not taken: {reason}", directory.unwrap_or(Path::new("")).join(file).display())
             })),
             Err(error) => {
                 found.errors.push(format!("{}: {error}", directory.unwrap_or(Path::new("")).display()));

@@ -53,7 +53,10 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     let gateway = start_gateway(&files.configuration).await?;
     println!("{}", welcome(args, &files));
 
-    stop.wanted().await;
+    tokio::select! {
+        () = stop.wanted() => {}
+        never = tell_of_servers(&cluster) => match never {},
+    }
     eprintln!("\nstopping");
     tokio::select! {
         () = gateway.shutdown() => {}
@@ -61,6 +64,20 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     }
     // In the order of their drops: the files, the servers, the directory.
     Ok(())
+}
+
+/// Says which servers end and start, for ever. To ask is also what lets an ended process go.
+async fn tell_of_servers(cluster: &Cluster) -> std::convert::Infallible {
+    let mut runs: Vec<bool> = cluster.nodes().iter().map(|_| true).collect();
+    loop {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        for (node, ran) in cluster.nodes().iter().zip(&mut runs) {
+            if std::mem::replace(ran, node.pid().is_some()) && !*ran {
+                let log = node.log_file();
+                eprintln!("server {} on port {} has ended; its log: {}", node.name(), node.port(), log.display());
+            }
+        }
+    }
 }
 
 /// The gateway in this process, from the generated file.

@@ -121,13 +121,13 @@ async fn end(id: u64, context: &Context, stream: Option<Stream>, refused: Refuse
     });
     match (stream, refused) {
         (Some(stream), Refused::Tell(reply)) => turn_away(id, stream, &reply).await,
-        (_, Refused::Tell(reply)) => tracing::debug!(session = id, message = %reply.message, "a client was refused"),
+        (_, Refused::Tell(reply)) => tracing::debug!(session = id, reason = %reply.message, "a client was refused"),
         (_, Refused::Silent(error)) => tracing::debug!(session = id, %error, "a client left before it was logged in"),
     }
 }
 
 async fn turn_away(id: u64, mut stream: Stream, reply: &ErrorReply) {
-    tracing::info!(session = id, peer = %stream.peer(), sqlstate = %reply.sqlstate, message = %reply.message, "a client was refused");
+    tracing::info!(session = id, peer = %stream.peer(), sqlstate = %reply.sqlstate, reason = %reply.message, "a client was refused");
     let mut out = BytesMut::new();
     reply.write(&mut out);
     // The client may be gone already.

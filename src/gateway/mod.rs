@@ -20,6 +20,7 @@ mod replication;
 mod route;
 mod runtime;
 mod settle;
+mod shards;
 mod sight;
 mod trace;
 
@@ -98,6 +99,7 @@ impl Gateway {
             .map(|listener| tokio::spawn(accept::accept(listener, Arc::clone(&context), workers.spawner())))
             .collect();
         tell_start(&live, admin.as_ref());
+        shards::warn_of_blind_chains(&live, &context.policies.chains().load());
         context.watch_clusters();
         let tidying = tokio::spawn(context::tidy(Arc::clone(&context)));
         let watching = tokio::spawn(reload::watch(Arc::clone(&context), origin.to_owned()));

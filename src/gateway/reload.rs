@@ -12,6 +12,7 @@ use notify::event::{AccessKind, AccessMode, EventKind};
 use tokio::sync::mpsc;
 
 use super::context::Context;
+use super::shards;
 use crate::config;
 use crate::control::policies::store_config;
 use crate::control::{Live, config_file};
@@ -68,6 +69,7 @@ pub(super) fn reload(context: &Arc<Context>, origin: &Path) {
         }
     }
     context.policies.reconfigure(store_config(&live.config, context.threads));
+    shards::warn_of_blind_chains(&live, &context.policies.chains().load());
     context.live.store(live);
     context.metrics.reloads.one();
     context.watch_clusters();

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::block::{self, Defaults};
+use super::shards;
 use super::trace::Trace;
 use crate::catalog::{self, Catalog};
 use crate::control::Cluster;
@@ -105,6 +106,11 @@ pub(super) fn decide(
     let mut custom: Vec<Box<str>> = Vec::new();
     let mut computed = false;
     let trust = asker.catalog.trust(asker.cluster.definitions());
+    let several = Some(asker.cluster.topology.shards().len()).filter(|shards| *shards > 1);
+    if let Some(count) = several.filter(|_| !held && session.unit().opaque()) {
+        return Err(shards::unseen(count));
+    }
+    let blind = several.filter(|_| shards::blind(chain));
     let mut redefines = false;
     let mut noted: smallvec::SmallVec<[(Effects, Arc<crate::sql::Shape>); 2]> = smallvec::SmallVec::new();
     {
@@ -121,6 +127,11 @@ pub(super) fn decide(
         };
         for part in session.parts() {
             let verdict = asker.catalog.judge(&part.analysis.shape, part.text, trust);
+            if let Some(count) = blind
+                && shards::concerns_data(&part.analysis.shape, verdict.effects)
+            {
+                return Err(shards::unnamed(count));
+            }
             if verdict.effects.any(Effects::DDL) {
                 redefines |= catalog::redefines(part.text);
                 for database in catalog::emptied_databases(part.text) {
@@ -205,9 +216,9 @@ pub(super) fn decide(
         }
         route.target.role = Role::Primary;
     }
-    // What is still to come of the group may write.
+    // What is still to come of the group may write. Drivers that ask what a statement is like, and wait, run it next.
     let cut = !session.unit().closed && outer == Transaction::Idle && !session.in_group();
-    if cut && (route.writes || transaction != Transaction::Idle || !session.unit().single()) {
+    if cut && (route.writes || transaction != Transaction::Idle || !session.unit().declares_one()) {
         if let Some(trace) = &mut trace {
             trace.reason("cut short by a Flush or the limit");
         }

@@ -143,7 +143,7 @@ impl Conversation {
             Some(fatal) => (fatal.sqlstate.clone(), fatal.message.clone()),
             None => ("08006".to_owned(), format!("the connection to node \"{node}\" was lost: {reason}")),
         };
-        tracing::warn!(session = self.id, node = %node, sqlstate, message, "a server connection was lost");
+        tracing::warn!(session = self.id, node = %node, sqlstate, reason = message, "a server connection was lost");
         let failure = match lent.upstream.fatal() {
             Some(fatal) if fatal.sqlstate.starts_with("57P0") => Some(Failure::NotReady),
             Some(_) => None,

@@ -3,7 +3,7 @@
 //! Invariant: a family is written under its own name and labels, so that what is exposed is what the reference lists.
 //! Deliberately absent: values, HTTP.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -13,11 +13,11 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::families::{Family, Kind};
+use super::families::{self, Family, Kind};
 use super::metrics::{Histogram, Times};
 
 /// The media type of what [`Exposition::text`] gives.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics of one source, ready to be written again and again.
 #[derive(Debug)]
@@ -37,6 +37,25 @@ impl Exposition {
         let mut text = String::with_capacity(16 << 10);
         // Writing to a String fails only if a source of values does, and none does.
         let _ = encode(&mut text, &self.0);
+        text
+    }
+
+    /// The same in Prometheus' own text format: there a counter's family has the name of its samples, and no mark ends the page.
+    #[must_use]
+    pub fn classic_text(&self) -> String {
+        let mut text = String::with_capacity(16 << 10);
+        for line in self.text().lines().filter(|line| *line != "# EOF") {
+            let counter = ["# HELP ", "# TYPE "].into_iter().find_map(|head| {
+                let (name, rest) = line.strip_prefix(head)?.split_once(' ')?;
+                let counts = |family: &&Family| family.name == name && matches!(family.kind, Kind::Counter);
+                families::ALL.iter().find(counts).map(|_| (head, name, rest))
+            });
+            // Writing to a String does not fail.
+            let _ = match counter {
+                Some((head, name, rest)) => writeln!(text, "{head}{name}_total {rest}"),
+                None => writeln!(text, "{line}"),
+            };
+        }
         text
     }
 }
@@ -182,5 +201,14 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"), "{text}");
+        // In the older format a family has the name of its samples.
+        let classic = exposition.classic_text();
+        for line in ["# TYPE pointsman_clients_accepted_total counter", "pointsman_clients_accepted_total 7"] {
+            assert!(classic.lines().any(|found| found == line), "{line} is not in\n{classic}");
+        }
+        assert!(
+            classic.contains("# TYPE pointsman_checkout_wait_seconds histogram") && !classic.contains("EOF"),
+            "{classic}"
+        );
     }
 }

@@ -65,24 +65,15 @@ impl Session {
 }
 
 impl Unit {
-    /// Whether all of it is about one statement, which it runs at most once.
+    /// Whether it only declares or describes one statement: nothing runs, and what comes next is that statement's use.
     #[must_use]
-    pub fn single(&self) -> bool {
+    pub fn declares_one(&self) -> bool {
         let mut only = None;
-        let mut binds = 0;
         self.ops.iter().all(|op| match &op.what {
-            What::Parse { statement, .. }
-            | What::Bind { statement: Some(statement) }
-            | What::DescribeStatement { statement: Some(statement) } => {
-                binds += usize::from(matches!(op.what, What::Bind { .. }));
-                binds <= 1 && *only.get_or_insert(statement.id) == statement.id
+            What::Parse { statement, .. } | What::DescribeStatement { statement: Some(statement) } => {
+                *only.get_or_insert(statement.id) == statement.id
             }
-            What::DescribePortal
-            | What::Execute
-            | What::CloseStatement { .. }
-            | What::ClosePortal
-            | What::Flush
-            | What::Sync => true,
+            What::CloseStatement { .. } | What::Flush => true,
             _ => false,
         })
     }

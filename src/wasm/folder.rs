@@ -14,6 +14,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::policy::ReadWriteSplit;
+
 /// A unit is read after so long without a change.
 pub(super) const QUIET: Duration = Duration::from_millis(50);
 /// The folder is looked at at least this often.
@@ -168,11 +170,15 @@ impl Folder {
         Ok(seen)
     }
 
-    /// Symbolic links are followed; what is no file, or went meanwhile, is not there.
+    /// Symbolic links are followed; what is no file, or went meanwhile, is not there. A link that leads nowhere is there and
+    /// cannot be read: somebody meant something by it.
     fn stamps(&self, name: &str) -> Stamps {
         let stamp = |ending: &str| {
-            let metadata = std::fs::metadata(self.path.join(format!("{name}.{ending}"))).ok()?;
-            metadata.is_file().then(|| Stamp::of(&metadata))
+            let path = self.path.join(format!("{name}.{ending}"));
+            match std::fs::metadata(&path) {
+                Ok(metadata) => metadata.is_file().then(|| Stamp::of(&metadata)),
+                Err(_) => std::fs::symlink_metadata(&path).ok().map(|link| Stamp::of(&link)),
+            }
         };
         Stamps { component: stamp("wasm"), settings: stamp("toml") }
     }
@@ -193,22 +199,30 @@ impl Folder {
     }
 }
 
-/// Files of a folder that look like policies and are not taken for their names, or because they are no files; sorted.
+/// Files of a folder that look like policies or their settings and are not taken, each with the reason; sorted.
 ///
 /// # Errors
 /// When the folder cannot be listed.
-pub fn ignored(directory: &Path) -> io::Result<Vec<String>> {
+pub fn ignored(directory: &Path) -> io::Result<Vec<(String, &'static str)>> {
     let mut ignored = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let file = entry.file_name().to_string_lossy().into_owned();
-        if Path::new(&file).extension().is_none_or(|ending| ending != "wasm") {
-            continue;
-        }
-        let regular = std::fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file());
-        if unit_of(&file).is_none() || !regular {
-            ignored.push(file);
-        }
+        let reason = match unit_of(&file) {
+            None if Path::new(&file).extension().is_some_and(|ending| ending == "wasm") => {
+                "the name of a policy's file is of letters, digits, `-`, `_` and `.`, and does not begin with a point"
+            }
+            None => continue,
+            Some((ReadWriteSplit::NAME, "toml")) => continue,
+            Some((name, "toml")) if std::fs::symlink_metadata(directory.join(format!("{name}.wasm"))).is_err() => {
+                "there is no policy beside these settings"
+            }
+            Some((_, "wasm")) if std::fs::metadata(entry.path()).is_ok_and(|metadata| !metadata.is_file()) => {
+                "it is not a file"
+            }
+            Some(_) => continue,
+        };
+        ignored.push((file, reason));
     }
     ignored.sort_unstable();
     Ok(ignored)

@@ -272,6 +272,10 @@ impl Keeper {
         let Change { name, component, settings } = change;
         let began = Instant::now();
         if component.is_none() && &*name != BUILTIN {
+            let serves = self.units.get(&name).is_some_and(|unit| unit.handled.is_some());
+            if settings.is_some() && !serves {
+                self.unused_settings(&name);
+            }
             return self.gone(&name);
         }
         let unit = self.units.entry(name.clone()).or_insert_with(Unit::new);
@@ -431,6 +435,14 @@ impl Keeper {
         unit.error = Some(error.into());
         let serving = unit.serving().map(|loaded| loaded.generation.clone());
         self.events.push(PolicyEvent::Refused { name: name.into(), file, error: error.into(), serving });
+    }
+
+    /// There are settings, and nothing that they are for.
+    fn unused_settings(&mut self, name: &str) {
+        let file = PathBuf::from(format!("{name}.toml"));
+        let file = self.config.directory.as_ref().map_or_else(|| file.clone(), |folder| folder.join(&file));
+        let error = format!("there is no {name}.wasm beside it").into();
+        self.events.push(PolicyEvent::Refused { name: name.into(), file, error, serving: None });
     }
 
     /// A unit's component is gone.

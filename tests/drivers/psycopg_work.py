@@ -178,6 +178,9 @@ def pipelines():
                 connection.execute("INSERT INTO q VALUES (%s)", [n])
             connection.commit()
         with connect(autocommit=True) as connection, connection.pipeline():
+            assert connection.execute("SELECT count(*) > 0 FROM q").fetchone() == (True,)
+            connection.execute("INSERT INTO q VALUES (%s)", [n + 1000])
+        with connect(autocommit=True) as connection, connection.pipeline():
             with connection.transaction():
                 connection.execute("SELECT count(*) FROM q")
             with connection.transaction():

@@ -189,6 +189,10 @@ fn the_log_says_what_runs_and_whose_log_in_failed() {
     assert_eq!(started, 1, "{log}");
     let failed = lines.iter().find(|line| line.contains("failed to log in")).unwrap_or_else(|| panic!("{log}"));
     assert!(failed.contains(r#""session":"#) && failed.contains(r#""user":"demo""#), "{failed}");
+    // No key stands twice in a line: what reads it would keep one of them.
+    for line in &lines {
+        assert_eq!(line.matches(r#""message":"#).count(), 1, "{line}");
+    }
     for secret in ["literal-text", "wrong-secret", "Sesame-42"] {
         assert!(!log.contains(secret), "{secret} is in\n{log}");
     }

@@ -21,7 +21,8 @@ fn shard() -> Cluster {
     cluster
 }
 
-fn gateway<'a>(s0: &'a Cluster, s1: &Cluster) -> Gateway<'a> {
+/// In front of two shards, with files in the policy folder.
+fn gateway<'a>(s0: &'a Cluster, s1: &Cluster, files: &[(&str, &[u8])]) -> Gateway<'a> {
     let shard = |name: &str, cluster: &Cluster| {
         format!("[[clusters.orders.shards]]\nname = \"{name}\"\nprimary = \"{}\"\n", cluster.primary().address())
     };
@@ -31,11 +32,8 @@ fn gateway<'a>(s0: &'a Cluster, s1: &Cluster) -> Gateway<'a> {
         shard("s1", s1),
         crate::support::POLICIES
     );
-    Gateway::in_front_of(s0)
-        .more(&more)
-        .policy("tenant-router", POLICY)
-        .file("policies/tenant-router.toml", SETTINGS)
-        .start()
+    let setup = Gateway::in_front_of(s0).more(&more);
+    files.iter().fold(setup, |setup, (name, bytes)| setup.bytes(&format!("policies/{name}"), bytes)).start()
 }
 
 /// What psql prints for a script that it runs to its end, errors included.
@@ -53,7 +51,7 @@ fn tenants_find_their_shards() {
         return;
     }
     let (s0, s1) = (shard(), shard());
-    let gateway = gateway(&s0, &s1);
+    let gateway = gateway(&s0, &s1, &[("tenant-router.wasm", POLICY), ("tenant-router.toml", SETTINGS.as_bytes())]);
     let items = |cluster: &Cluster| {
         cluster
             .primary()
@@ -112,4 +110,62 @@ fn tenants_find_their_shards() {
     crate::support::eventually("the next statement follows", || {
         succeed(gateway.psql("demo").args(["-c", "select count(*) from orders where tenant_id = 'globex'"])) == "0"
     });
+}
+
+#[test]
+fn without_a_policy_that_names_shards_no_rows_are_touched() {
+    if direct() {
+        return;
+    }
+    let (s0, s1) = (shard(), shard());
+    // The settings were copied, the policy was not.
+    let gateway = gateway(&s0, &s1, &[("tenant-router.toml", SETTINGS.as_bytes())]);
+    let log = gateway.log();
+    assert!(log.contains("there is no tenant-router.wasm beside it"), "{log}");
+    assert!(log.contains("statements on tables will be refused"), "{log}");
+    for statement in [
+        "insert into orders (tenant_id, item) values ('globex', 'x')",
+        "select count(*) from orders",
+        "create table t (n int)",
+        "do $$ begin delete from orders; end $$",
+        "begin; select 1; delete from orders; commit",
+    ] {
+        let refused = fail(gateway.psql("demo").args(["-c", statement]));
+        assert!(refused.contains("no policy says which of them"), "{statement}: {refused}");
+    }
+    // Nor does what is too long to be looked into.
+    let long = format!("insert into orders (tenant_id, item) values ('globex', '{}')", "x".repeat(2 << 20));
+    let output = run_with(crate::support::tool("psql").args(["-Xq", &gateway.url("demo")]), &long);
+    let refused = String::from_utf8_lossy(&output.stderr);
+    assert!(refused.contains("it cannot be seen which of them"), "{refused}");
+    assert_eq!(gateway.query("demo", "select current_user, count(*) > 0 from pg_class"), "demo|t");
+    assert_eq!(gateway.query("demo", "set work_mem = '5MB'; show work_mem"), "5MB");
+    for cluster in [&s0, &s1] {
+        assert_eq!(cluster.primary().psql("demo", "select count(*) from orders").unwrap(), "0");
+    }
+    // The policy arrives: what was refused works.
+    fs::write(gateway.path("policies/tenant-router.wasm"), POLICY).unwrap();
+    crate::support::eventually("the policy is taken up", || gateway.log().contains("policy \"tenant-router\" loaded"));
+    gateway.query("demo", "insert into orders (tenant_id, item) values ('globex', 'x')");
+    assert_eq!(s1.primary().psql("demo", "select item from orders").unwrap(), "x");
+    // In a transaction that has found its shard, a long one goes there as well.
+    let text = format!("begin; select 1 from orders where tenant_id = 'globex';\n{long};\ncommit;");
+    script(&gateway, &text);
+    assert_eq!(s1.primary().psql("demo", "select count(*) from orders").unwrap(), "2");
+}
+
+#[test]
+fn a_policy_that_is_a_link_to_nowhere_is_not_passed_over() {
+    if direct() {
+        return;
+    }
+    let cluster = Cluster::builder().replicas(0).start(|_| {}).unwrap();
+    let gateway = Gateway::in_front_of(&cluster)
+        .more(crate::support::POLICIES)
+        .link("policies/tenant-router.wasm", "../no/such/file.wasm")
+        .start();
+    let log = gateway.log();
+    assert!(log.contains("tenant-router.wasm: No such file or directory"), "{log}");
+    let refused = fail(gateway.psql("demo").args(["-c", "select 1"]));
+    assert!(refused.contains("tenant-router"), "{refused}");
 }

@@ -44,7 +44,8 @@ pub struct TenantRouter {
     sharded: Vec<String>,
     placement: Placement,
     default: Option<String>,
-    plans: BTreeMap<u128, Plan>,
+    /// By the shape, and by whether it calls what is not known and only reads: the gateway may learn more of that.
+    plans: BTreeMap<(u128, bool, bool), Plan>,
     /// Positions of shards by name, under one version of the topology.
     positions: (u64, BTreeMap<String, Option<u32>>),
 }
@@ -124,15 +125,15 @@ fn placement(settings: &Settings, key: KeyType, kind: &str) -> Result<Placement,
 impl TenantRouter {
     /// The plan of the query's shape, kept.
     fn plan(&mut self, query: &Query) -> Plan {
-        let fingerprint = query.fingerprint();
-        if let Some(plan) = self.plans.get(&fingerprint) {
+        let key = (query.fingerprint(), calls_unknown(query), query.access() == Access::Read);
+        if let Some(plan) = self.plans.get(&key) {
             return plan.clone();
         }
         let plan = self.make_plan(query);
         if self.plans.len() >= PLANS {
             self.plans.clear();
         }
-        self.plans.insert(fingerprint, plan.clone());
+        self.plans.insert(key, plan.clone());
         plan
     }
 
@@ -161,7 +162,7 @@ impl TenantRouter {
         if controls && !query.has_several_statements() {
             return Plan::NoTables;
         }
-        if !query.is_parsed() || query.effects().any(Effects::CALLS_UNKNOWN | Effects::OPAQUE) {
+        if !query.is_parsed() || calls_unknown(query) {
             return Plan::Opaque;
         }
         if query.kind() == Kind::Ddl && query.effects().any(Effects::TEMPORARY) {
@@ -326,6 +327,10 @@ impl TenantRouter {
         hint.push('.');
         Rejection::new("0A000", message).hint(hint)
     }
+}
+
+fn calls_unknown(query: &Query) -> bool {
+    query.effects().any(Effects::CALLS_UNKNOWN | Effects::OPAQUE)
 }
 
 /// What a message can hold of a name that a client chose.

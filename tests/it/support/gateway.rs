@@ -27,6 +27,7 @@ pub(crate) struct Setup<'a> {
     more: String,
     weights: [u32; 2],
     files: Vec<(String, Vec<u8>)>,
+    links: Vec<(String, String)>,
 }
 
 impl<'a> Setup<'a> {
@@ -63,6 +64,18 @@ impl<'a> Setup<'a> {
     /// A file beside the configuration.
     pub(crate) fn file(mut self, name: &str, text: &str) -> Self {
         self.files.push((name.into(), text.into()));
+        self
+    }
+
+    /// As [`Setup::file`], of any content.
+    pub(crate) fn bytes(mut self, name: &str, bytes: &[u8]) -> Self {
+        self.files.push((name.into(), bytes.into()));
+        self
+    }
+
+    /// A symbolic link beside the configuration.
+    pub(crate) fn link(mut self, name: &str, target: &str) -> Self {
+        self.links.push((name.into(), target.into()));
         self
     }
 
@@ -114,6 +127,11 @@ impl<'a> Setup<'a> {
             let file = directory.path().join(name);
             std::fs::create_dir_all(file.parent().expect("it lies in the directory")).unwrap();
             std::fs::write(file, text).unwrap();
+        }
+        for (name, target) in &self.links {
+            let file = directory.path().join(name);
+            std::fs::create_dir_all(file.parent().expect("it lies in the directory")).unwrap();
+            std::os::unix::fs::symlink(target, file).unwrap();
         }
         if direct() {
             let port = self.cluster.primary().port();
@@ -173,6 +191,7 @@ impl<'a> Gateway<'a> {
             more: String::new(),
             weights: [1, 1],
             files: Vec::new(),
+            links: Vec::new(),
         }
     }
 
