@@ -91,6 +91,7 @@ fn the_lowest_layers_do_no_io() {
 const WITH_TIMERS: &[&str] = &[
     "net/timers.rs",
     "admin/serve.rs",
+    "cli/demo.rs",
     "gateway/accept.rs",
     "gateway/context.rs",
     "gateway/mod.rs",

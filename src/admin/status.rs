@@ -140,6 +140,7 @@ impl ClusterStatus {
                     mode: match account.mode {
                         PoolMode::Session => "session",
                         PoolMode::Transaction => "transaction",
+                        PoolMode::Statement => "statement",
                     },
                     idle: counts.idle,
                     lent: counts.open.saturating_sub(counts.idle),

@@ -175,6 +175,7 @@ fn describe_database(name: &str, database: &Database, config: &Config, folder: &
     let mode = match pool.mode {
         PoolMode::Session => "session",
         PoolMode::Transaction => "transaction",
+        PoolMode::Statement => "statement",
     };
     let chain = match &database.policies {
         Some(own) => own.join(", then "),

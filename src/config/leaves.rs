@@ -202,26 +202,18 @@ fn leaf(expected: &str, schema: Value) -> Shape {
     Shape::Leaf { expected: expected.to_owned(), schema }
 }
 
-/// Declares the words of an enum: each with its value and its meaning; `later` as in `table!`.
+/// Declares the words of an enum: each with its value and its meaning.
 macro_rules! words {
     (
         $type:ty { $($word:literal => $value:expr, $meaning:literal;)* }
-        $(later { $($later:literal => $instead:literal),* })?
     ) => {
         impl Leaf for $type {
             const TAKES: Takes = Takes::Text;
 
             fn from_text(text: &str) -> Result<Self, LeafError> {
-                let later: &[(&str, &str)] = &[$($(($later, $instead)),*)?];
                 match text {
                     $($word => Ok($value),)*
-                    other => Err(later.iter().find(|(word, _)| *word == other).map_or(
-                        LeafError::Unexpected,
-                        |(word, instead)| LeafError::Because(
-                            format!("{word:?} is not in this version yet"),
-                            Some((*instead).to_owned()),
-                        ),
-                    )),
+                    _ => Err(LeafError::Unexpected),
                 }
             }
 
@@ -264,7 +256,8 @@ words! { OnFault {
 words! { PoolMode {
     "session" => Self::Session, "a server connection for as long as the client is connected";
     "transaction" => Self::Transaction, "a server connection for one transaction";
-} later { "statement" => r#"write "transaction""# } }
+    "statement" => Self::Statement, "a server connection for one statement; transaction blocks are refused";
+} }
 
 words! { RoleSetting {
     "auto" => Self::Auto, "ask the server";

@@ -233,12 +233,10 @@ p.toml:7:1: error: clusters.main.monitor.zzz: is no key of this table
 #[test]
 fn what_is_not_there_yet_is_told_with_what_to_write() {
     check(
-        "auth_query = 1\n[pool]\nmode = \"statement\"\n[clusters.main]\ndiscovery = { aurora = true }\nprimary = \"a\"\n",
+        "auth_query = 1\n[clusters.main]\ndiscovery = { aurora = true }\nprimary = \"a\"\n",
         "p.toml:1:1: error: auth_query: is not in this version yet
     list the users under [users], or leave [users] out: passwords are then tried on the server
-p.toml:3:8: error: pool.mode: \"statement\" is not in this version yet
-    write \"transaction\"
-p.toml:5:1: error: clusters.main.discovery: is not in this version yet
+p.toml:3:1: error: clusters.main.discovery: is not in this version yet
     list the servers with `primary` and `replicas`, or with `nodes`",
     );
 }

@@ -228,6 +228,8 @@ pub enum PoolMode {
     Session,
     /// When the transaction ends.
     Transaction,
+    /// When the statement ends; transaction blocks are refused.
+    Statement,
 }
 
 /// What a database or a user says differently from `[pool]`. The fields are [`Pool`]'s; the outer

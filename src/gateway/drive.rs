@@ -29,6 +29,7 @@ use crate::observe::Worker;
 use crate::policy::{Chain, Role};
 use crate::pool::{CheckoutError, ConnectError, Lent, Pool};
 use crate::session::{LocalAnswer, Session};
+use crate::sql::Kind;
 use crate::topology::{Conditions, Position, Requirement, Writes};
 use crate::upstream::{ErrorReply, Scope};
 use crate::wire::TransactionStatus;
@@ -182,6 +183,11 @@ impl Conversation {
         if let Some(trace) = &mut self.trace {
             trace.begin();
         }
+        let refused = if self.account.mode == PoolMode::Statement { self.transaction_block()? } else { None };
+        if let Some(reply) = refused.as_ref().filter(|_| self.held.is_none()) {
+            self.refuse(reply);
+            return Ok(());
+        }
         let told = self.session.output.len();
         if self.held.is_none() && self.session.answer_locally() == LocalAnswer::Answered {
             self.counters().local.one();
@@ -190,7 +196,10 @@ impl Conversation {
             }
             return Ok(());
         }
-        let decided = self.decide();
+        let decided = match refused {
+            Some(reply) => Err(reply),
+            None => self.decide(),
+        };
         let Some(lent) = &mut self.held else {
             return match decided {
                 Ok(route) => self.begin(route).await,
@@ -242,6 +251,18 @@ impl Conversation {
             Err(reply) => self.refuse_on_server(reply),
         }
         Ok(())
+    }
+
+    /// What a unit is refused with that begins a transaction block, where none may be. The session ends if it is in one all the
+    /// same: by a text that was too long to be looked into.
+    fn transaction_block(&self) -> Result<Option<ErrorReply>, End> {
+        const WORDS: &str = "transaction blocks are not allowed in statement pooling";
+        let hint = "[pool] mode = \"transaction\" of the gateway's configuration allows them, for all, for a database or for a user.";
+        if self.session.status() != TransactionStatus::Idle {
+            return Err(End::Tell(ErrorReply::fatal("0A000", WORDS).hint(hint)));
+        }
+        let begins = |shape: &crate::sql::Shape| shape.statements.iter().any(|s| s.kind == Kind::Begin);
+        Ok(self.session.shapes().any(begins).then(|| ErrorReply::error("0A000", WORDS).hint(hint)))
     }
 
     /// Refuses the unit on the server that is held.

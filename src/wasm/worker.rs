@@ -1,4 +1,4 @@
-//! The compile thread: one module at a time, large ones at low priority, off every path that someone waits on.
+//! The compile thread: one module at a time, small ones first, large ones last, off every path that someone waits on.
 //!
 //! Invariant: of several jobs for one policy only the latest is done; the others were overtaken before their turn.
 
@@ -15,9 +15,15 @@ use crate::policy::{Digest, Fault};
 /// Modules of more bytes give way to queries; they take hundreds of milliseconds of a processor and up.
 const LARGE: usize = 256 << 10;
 
-/// How much. A small module does not: at lower priority than the queries on a machine whose cores are all busy, its few tens
-/// of milliseconds of a processor would come to seconds.
-const NICENESS: i32 = 5;
+/// How much.
+const GIVES_WAY: i32 = 5;
+
+/// Modules of no more bytes go before queries, where the system allows that: on a machine whose cores are all busy their few tens
+/// of milliseconds of a processor come to half a second otherwise, and somebody waits to see a policy take effect.
+const SMALL: usize = 64 << 10;
+
+/// How much.
+const GOES_FIRST: i32 = -5;
 
 /// A module that was not seen lately, to be compiled and tried.
 pub(super) struct Job {
@@ -47,19 +53,26 @@ pub(super) fn run(engine: &Arc<Engine>, jobs: &Receiver<(Digest, Job)>, done: &S
         }
         waiting.extend(jobs.try_iter().map(|(digest, job)| (job.name.clone(), (digest, job))));
         let Some((_, (digest, job))) = waiting.pop_first() else { continue };
-        let large = job.bytes.len() > LARGE;
-        let result = if large { give_way(|| perform(engine, digest, job)) } else { perform(engine, digest, job) };
+        let size = job.bytes.len();
+        let work = || perform(engine, digest, job);
+        let result = if size > LARGE {
+            at_niceness(GIVES_WAY, work)
+        } else if size > SMALL {
+            work()
+        } else {
+            at_niceness(GOES_FIRST, work)
+        };
         if done.send(Message::Done(result)).is_err() {
             return;
         }
     }
 }
 
-/// Runs on a thread of lower priority: a thread that has lowered its own may not raise it again.
-fn give_way<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+/// Runs on a thread of another priority: one that has lowered its own may not raise it again, and most may not raise theirs.
+fn at_niceness<T: Send>(change: i32, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            if let Err(error) = rustix::process::nice(NICENESS) {
+            if let Err(error) = rustix::process::nice(change) {
                 tracing::debug!(%error, "a compilation keeps its priority");
             }
             work()

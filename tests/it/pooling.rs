@@ -286,3 +286,38 @@ async fn a_database_that_only_idle_connections_use_can_be_dropped() {
     gateway.cluster.primary().psql("postgres", &format!("CREATE DATABASE {one}")).unwrap();
     gateway.cluster.primary().psql("postgres", &format!("DROP DATABASE {one}")).unwrap();
 }
+
+#[tokio::test]
+async fn statement_mode_lends_for_one_statement_and_allows_no_block() {
+    if direct() {
+        return;
+    }
+    let database = database("statement_mode");
+    let gateway = Gateway::setup().pool("mode = \"statement\"\nsize = 1").start();
+    let (one, two) = (gateway.connect(&database).await, gateway.connect(&database).await);
+    one.batch_execute("CREATE TABLE t (n int); SET work_mem = '5MB'").await.unwrap();
+    // What a session has set and prepared follows it all the same.
+    let insert = one.prepare("INSERT INTO t VALUES ($1)").await.unwrap();
+    for n in 0..20 {
+        one.execute(&insert, &[&n]).await.unwrap();
+        assert_eq!(two.query_one("SHOW work_mem", &[]).await.unwrap().get::<_, &str>(0), "4MB");
+        assert_eq!(one.query_one("SHOW work_mem", &[]).await.unwrap().get::<_, &str>(0), "5MB");
+    }
+    for begin in ["BEGIN", "START TRANSACTION READ ONLY", "INSERT INTO t VALUES (100); BEGIN"] {
+        let refused = one.batch_execute(begin).await.unwrap_err();
+        assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("0A000"), "{begin}: {refused:?}");
+    }
+    // A string of several statements is one transaction, as everywhere.
+    one.batch_execute("INSERT INTO t VALUES (101); SELECT 1/0").await.unwrap_err();
+    let count: i64 = two.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0);
+    assert_eq!(count, 20);
+    // Too long to be looked into: nothing of it stays, and the server is not kept.
+    let long = format!("BEGIN; INSERT INTO t VALUES (102) /* {} */", "x".repeat(2 << 20));
+    let ended = async {
+        one.batch_execute(&long).await?;
+        one.batch_execute("COMMIT").await
+    };
+    assert_eq!(ended.await.unwrap_err().code().map(tokio_postgres::error::SqlState::code), Some("0A000"));
+    let count: i64 = two.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0);
+    assert_eq!(count, 20);
+}
