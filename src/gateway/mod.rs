@@ -157,6 +157,7 @@ impl GatewayHandle {
         for task in &self.tasks {
             task.abort();
         }
+        self.context.policies.stop();
         self.context.close_pools();
         self.workers.stop().await;
     }

@@ -121,6 +121,12 @@ impl PolicyStore {
         Ok(Self { shared, messages, thread: Some(thread) })
     }
 
+    /// Looks at the folder no more. What serves goes on serving.
+    pub fn stop(&self) {
+        // The thread may have stopped before.
+        drop(self.messages.send(Message::Stop));
+    }
+
     /// The chains, to be loaded whenever a transaction begins.
     #[must_use]
     pub fn chains(&self) -> &ArcSwap<Chains> {
@@ -155,7 +161,7 @@ impl PolicyStore {
 
 impl Drop for PolicyStore {
     fn drop(&mut self) {
-        drop(self.messages.send(Message::Stop));
+        self.stop();
         if let Some(thread) = self.thread.take() {
             // A panic there was reported when it happened.
             drop(thread.join());
