@@ -92,9 +92,12 @@ impl Session {
                 _ if copy == Copy::In => Err(Malformed::Body("message other than COPY data in COPY FROM STDIN,")),
                 // What stands before it may begin the COPY.
                 b'd' | b'c' | b'f' if self.cursor > 0 => Ok(Next::Unit),
-                b'd' | b'c' | b'f' if busy || (self.in_group && !self.group_failed) => return Pull::Wait,
+                // Whether a COPY has begun is about to be known.
+                b'd' | b'c' | b'f' if busy || (self.in_group && !self.group_failed && self.binds_copy) => {
+                    return Pull::Wait;
+                }
                 b'd' | b'c' | b'f' => {
-                    // "Accept but ignore these messages": the rest of a COPY that failed.
+                    // "Accept but ignore these messages": the rest of a COPY that failed, or of none.
                     self.ignore(header, available);
                     continue;
                 }

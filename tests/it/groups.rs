@@ -367,6 +367,21 @@ fn what_means_nothing_on_a_replica_is_not_done_there() {
 }
 
 #[test]
+fn copy_data_of_no_copy_is_ignored() {
+    let test = Test::new("stray");
+    let (data, done, fail) = (message(b'd', b"5\n"), message(b'c', b""), message(b'f', b"no\0"));
+    for stray in [&data, &done, &fail] {
+        let stray = stray.clone();
+        test.check(&[[stray.clone(), sync()].concat()], &["ZI"]);
+        test.check(&[[run("SELECT 1"), stray.clone(), sync()].concat()], &["1 2 [1] C ZI"]);
+        test.check(&[[run("SELECT 1"), stray.clone(), query("SELECT 3")].concat()], &["1 2 [1] C T [3] C ZI"]);
+        test.check(&[[run("SELECT 1"), stray.clone(), run("SELECT 2"), sync()].concat()], &["1 2 [1] C 1 2 [2] C ZI"]);
+        test.check(&[[run("SELECT 1/0"), stray.clone(), sync()].concat()], &["1 22012 ZI"]);
+        test.check(&[[query("SELECT 1"), stray, sync()].concat(), query("SELECT 2")], &["T [1] C ZI", "ZI"]);
+    }
+}
+
+#[test]
 fn a_snapshot_passes_from_session_to_session() {
     let test = Test::new("snapshot");
     for _ in 0..3 {
