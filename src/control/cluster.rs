@@ -49,7 +49,7 @@ pub struct Cluster {
     catalog_numbers: Arc<AtomicU64>,
     monitor: OnceLock<MonitorHandle>,
     /// Databases whose catalogues are not read just now.
-    pub(super) vacated: Vacated,
+    pub vacated: Vacated,
 }
 
 impl Cluster {

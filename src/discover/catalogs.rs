@@ -80,7 +80,9 @@ pub(super) async fn run(source: Weak<dyn Source>, wake: Arc<Notify>, worker: usi
             readings.retain(|dbname, _| catalogs.iter().any(|(name, _)| name == dbname));
             for (dbname, catalog) in catalogs {
                 let reading = readings.entry(dbname.clone()).or_default();
-                if reading.due(Instant::now(), definitions, stale) && !source.vacated().holds(&dbname) {
+                if reading.due(Instant::now(), definitions, stale)
+                    && let Some(_guard) = source.vacated().read(&dbname)
+                {
                     read(&*source, &dbname, &catalog, reading, definitions, worker).await;
                 }
             }
@@ -98,11 +100,7 @@ async fn read(
     worker: usize,
 ) {
     let started = Instant::now();
-    let asked = tokio::select! {
-        asked = ask(source, dbname, worker) => asked,
-        () = source.vacated().wait(dbname) => return,
-    };
-    match asked {
+    match ask(source, dbname, worker).await {
         Ok(rows) => {
             if reading.succeeded(started, definitions, rows.digest()) {
                 let Rows { functions, defined, relations } = rows;
@@ -187,7 +185,10 @@ fn digest(kind: u8, fields: &[&str]) -> [u8; 32] {
 async fn ask(source: &dyn Source, dbname: &str, worker: usize) -> Result<Rows, Unread> {
     let Some(node) = best_node(source.topology()) else { return Err(Unread::Failed("no node answers".to_owned())) };
     let queries = [FUNCTIONS_SQL, DEFINITIONS_SQL, RELATIONS_SQL];
-    match Link::new(worker).ask(source, node, Some(dbname), &queries, TIMEOUT).await {
+    let mut link = Link::new(worker);
+    let asked = link.ask(source, node, Some(dbname), &queries, TIMEOUT).await;
+    link.close().await;
+    match asked {
         Asked::Answers(answers) => {
             let [functions, defined, relations] = answers.as_slice() else {
                 return Err(Unread::Failed("an answer is missing".to_owned()));

@@ -30,6 +30,9 @@ pub(super) enum Asked {
     Unable(String),
 }
 
+/// How long a server may take to end a connection.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// The way to one node.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -55,6 +58,24 @@ impl Link {
     /// The next question is asked on a new connection.
     pub(super) fn renew(&mut self) {
         self.own = None;
+    }
+
+    /// Ends the monitor's own connection, if there is one, and waits until the server has ended it too.
+    pub(super) async fn close(&mut self) {
+        let Some(mut server) = self.own.take() else { return };
+        self.prepared.clear();
+        let end = async {
+            let mut out = bytes::BytesMut::new();
+            crate::wire::frontend::frame(&mut out, b'X', |_| {});
+            server.stream.write_all_buf(&mut out).await?;
+            server.stream.flush().await?;
+            while server.stream.read_buf(&mut out).await? > 0 {
+                out.clear();
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        // It is closed in any case.
+        let _ = crate::net::timeout(GOODBYE, end).await;
     }
 
     /// Puts `queries` to `node`, one after the other, and waits for `limit` at most. If that is dropped before its end, or

@@ -200,6 +200,11 @@ impl Conversation {
             Some(reply) => Err(reply),
             None => self.decide(),
         };
+        if let Ok(route) = &decided
+            && !route.vacates.is_empty()
+        {
+            Box::pin(self.account.cluster.vacated.unread(&route.vacates)).await;
+        }
         let Some(lent) = &mut self.held else {
             return match decided {
                 Ok(route) => self.begin(route).await,

@@ -42,6 +42,8 @@ pub(super) struct Route {
     any_shard: bool,
     /// Whether anything in it may write.
     pub(super) writes: bool,
+    /// Databases that it needs to itself: nobody may read their catalogues.
+    pub(super) vacates: Vec<Box<str>>,
     /// What in it would succeed on a standby and mean nothing there. Looked for only while a server is held.
     pub(super) useless: Option<&'static str>,
 }
@@ -49,7 +51,7 @@ pub(super) struct Route {
 impl Route {
     /// To the primary of a shard that nobody named.
     fn primary(shard: usize) -> Self {
-        Self { target: Target::PRIMARY, shard, any_shard: true, writes: true, useless: None }
+        Self { target: Target::PRIMARY, shard, any_shard: true, writes: true, vacates: Vec::new(), useless: None }
     }
 
     /// What a node must meet.
@@ -112,6 +114,7 @@ pub(super) fn decide(
     }
     let blind = several.filter(|_| shards::blind(chain));
     let mut redefines = false;
+    let mut vacates: Vec<Box<str>> = Vec::new();
     let mut noted: smallvec::SmallVec<[(Effects, Arc<crate::sql::Shape>); 2]> = smallvec::SmallVec::new();
     {
         let attributes = SessionAttributes(&session.settings);
@@ -134,9 +137,7 @@ pub(super) fn decide(
             }
             if verdict.effects.any(Effects::DDL) {
                 redefines |= catalog::redefines(part.text);
-                for database in catalog::emptied_databases(part.text) {
-                    asker.cluster.vacate(&database);
-                }
+                vacates.extend(catalog::emptied_databases(part.text));
             }
             if verdict.effects != Effects::NONE {
                 noted.push((verdict.effects, Arc::clone(&part.analysis.shape)));
@@ -232,6 +233,8 @@ pub(super) fn decide(
         }
         route.target.role = Role::Primary;
     }
+    vacates.iter().for_each(|database| asker.cluster.vacate(database));
+    route.vacates = vacates;
     if held {
         route.useless = session.parts().find_map(|part| useless_on_standby(&part));
     }
@@ -361,7 +364,7 @@ fn resolve(chain: &Chain, answer: Answer, asker: &Asker<'_>, access: Access, hom
                 }
             };
             let any_shard = matches!(target.shards, Shards::Default);
-            Ok(Route { target, shard, any_shard, writes: access != Access::Read, useless: None })
+            Ok(Route { target, shard, any_shard, writes: access != Access::Read, vacates: Vec::new(), useless: None })
         }
         Decision::Reject(rejection) => {
             let mut reply = ErrorReply::error(rejection.sqlstate.as_str(), &*rejection.message);
@@ -390,7 +393,7 @@ fn join(first: Route, second: Route) -> Result<Route, ErrorReply> {
     if wide.target.role == Role::Replica && target.role == Role::Any {
         target.role = Role::Replica;
     }
-    Ok(Route { target, shard, any_shard, writes, useless: None })
+    Ok(Route { target, shard, any_shard, writes, vacates: Vec::new(), useless: None })
 }
 
 struct SessionAttributes<'a>(&'a Settings);
