@@ -103,6 +103,13 @@ fn tenants_find_their_shards() {
     let text = "set pointsman.tenant = 'globex'; create temp table mine as select item from orders; select count(*) from mine, orders; drop table mine;";
     assert_eq!(script(&gateway, text), "4");
 
+    // What names no table begins a transaction on that shard, and a tenant who is not there is told at the first row.
+    let text = "set pointsman.tenant = 'globex';
+        begin; select 1; savepoint a; insert into orders (tenant_id, item) values ('globex', 'pinged'); commit;
+        listen news; select count(*) from orders;
+        set pointsman.tenant = 'nobody'; select 1; set pointsman.tenant = ''; select 2;";
+    assert_eq!(script(&gateway, text), "1\n3\n1\n2");
+
     // The settings change under it.
     let moved = SETTINGS.replace("globex = \"s1\"", "globex = \"s0\"");
     assert_ne!(moved, SETTINGS);

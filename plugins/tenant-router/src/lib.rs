@@ -2,7 +2,9 @@
 //!
 //! The tenant comes from what the statement says of its key column (an equality with a literal or a bound value, the
 //! values of an INSERT) or from a session attribute (`SET pointsman.tenant = 'acme'`). All that is said must agree.
-//! A statement on sharded tables without a tenant is refused: guessing would show or change the wrong rows.
+//! A statement on sharded tables without a tenant is refused: guessing would show or change the wrong rows. Where the
+//! session names the tenant, what a statement says in any other way (`IN`, `OR`, computed values, COPY) is not looked into:
+//! let a CHECK constraint on each shard keep the rows of others out.
 //!
 //! ```toml
 //! columns   = ["tenant_id"]            # key columns, any of which names the tenant
@@ -97,7 +99,7 @@ impl Policy for TenantRouter {
     fn route(&mut self, query: &Query) -> Decision {
         let role = if query.may_use_replica() { Role::Replica } else { Role::Primary };
         let decided = match self.plan(query) {
-            Plan::NoTables => return Decision::Pass,
+            Plan::NoTables => self.anywhere(query, role),
             Plan::Global(written) => self.global(query, role, written),
             Plan::Sharded { values, without } => self.sharded(query, role, &values, without.as_deref()),
             Plan::Opaque => self.opaque(query, role),
@@ -264,6 +266,18 @@ impl TenantRouter {
         }
         let Some(tenant) = tenant else { return Err(self.refusal("the statement names no tenant")) };
         self.place(query, role, &tenant)
+    }
+
+    /// Any shard will do. The one of the session's tenant is best: a transaction, or what keeps the session on its server,
+    /// may begin with this.
+    fn anywhere(&mut self, query: &Query, role: Role) -> Result<Decision, Rejection> {
+        let chooses = !query.in_transaction() || query.is_first();
+        match self.session_tenant(query) {
+            Ok(Some(tenant)) if chooses && !matches!(query.kind(), Kind::Set | Kind::Reset | Kind::Discard) => {
+                Ok(self.place(query, role, &tenant).unwrap_or(Decision::Pass))
+            }
+            _ => Ok(Decision::Pass),
+        }
     }
 
     /// Every shard has the table: reads go where the session is at home, writes must reach all.
