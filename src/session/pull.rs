@@ -11,7 +11,7 @@ use bytes::Buf;
 
 use super::{Op, Session, Unit, What};
 use crate::sql::Kind;
-use crate::upstream::{Copy, Prepared, Replaced};
+use crate::upstream::{Copy, Prepared, Reading, Replaced};
 use crate::wire::frame::{HEADER_LEN, cstr, frontend_header};
 use crate::wire::{Header, Malformed, frontend};
 
@@ -281,7 +281,8 @@ impl Session {
                 return Ok(What::RefusedParse(Box::new(reply)));
             }
         }
-        let statement = shared.registry.share(parse.text, parse.types, analyze);
+        let reading = Reading { schema: self.scope.schema, settings: Some(&self.settings) };
+        let statement = shared.registry.share(parse.text, parse.types, reading, analyze);
         if !duplicate {
             self.statements.insert(parse.name, &statement);
         }

@@ -25,7 +25,7 @@ use crate::wire::startup::CancelKey;
 
 pub use deliver::Receiver;
 pub use login::{Login, LoginError, LoginStep};
-pub use prepared::{Prepared, PreparedSet, Registry, Scope, StatementId};
+pub use prepared::{Prepared, PreparedSet, Reading, Registry, Scope, StatementId};
 pub use private::{Answer, Column, Private};
 pub use settings::{Interner, Parameters, Settings, literal, value_sql};
 

@@ -1,7 +1,9 @@
-//! Prepared statements: one value per text and parameter types, shared by all clients, and what one server holds of them.
+//! Prepared statements: one value per text, parameter types and reading, shared by all clients, and what one server holds of
+//! them.
 //!
-//! Invariant: a [`StatementId`] stands for one text and one list of types for the life of the process, so that a name made
-//! from it never means two things on a server.
+//! Invariant: a [`StatementId`] stands for one text, one list of types and one [`Reading`] for the life of the process, so
+//! that a name made from it never means two things on a server: PostgreSQL refuses a statement whose result would have
+//! other columns than when it was parsed ("cached plan must not change result type").
 //!
 //! Deliberately absent: clients' names for statements (`session`).
 
@@ -39,10 +41,33 @@ pub struct Prepared {
     pub types: Box<[u8]>,
     /// What the text means.
     pub analysis: Analysis,
+    /// The first client's reading of it; nothing for a statement that is not shared.
+    reading: (u64, Names),
     /// Where a Parse of it succeeded, the latest last.
     proven: Mutex<SmallVec<[Proof; 2]>>,
     /// Where it is listed, for a statement that is shared.
     listed: Option<Listed>,
+}
+
+/// What decides which objects a text names.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reading<'a> {
+    /// DDL statements known: who parses a text again because the schema has changed must not get what was parsed before.
+    pub schema: u64,
+    /// Where names are looked up.
+    pub settings: Option<&'a Settings>,
+}
+
+/// Values of [`NAMING`].
+type Names = [Option<Box<[u8]>>; 3];
+
+/// Settings that say which schemas names are looked up in.
+const NAMING: [&str; 3] = ["search_path", "role", "session_authorization"];
+
+impl Reading<'_> {
+    fn names(&self) -> [Option<&[u8]>; 3] {
+        NAMING.map(|name| self.settings.and_then(|settings| settings.bytes(name)))
+    }
 }
 
 /// The place of a statement in its registry's list.
@@ -93,8 +118,7 @@ impl Prepared {
 
 /// Whether a text means the same under both, as far as settings decide that.
 fn parses_alike(one: &Arc<Settings>, other: &Arc<Settings>) -> bool {
-    let same = |name| one.bytes(name) == other.bytes(name);
-    Arc::ptr_eq(one, other) || (same("search_path") && same("role") && same("session_authorization"))
+    Arc::ptr_eq(one, other) || NAMING.iter().all(|name| one.bytes(name) == other.bytes(name))
 }
 
 impl Drop for Prepared {
@@ -122,35 +146,52 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct List {
     hasher: foldhash::fast::RandomState,
-    /// By the hash of types and text, which stand in the statement and nowhere else.
+    /// By the hash of types, text and reading, which stand in the statement and nowhere else.
     by_hash: HashMap<u64, SmallVec<[Weak<Prepared>; 1]>, foldhash::fast::RandomState>,
 }
 
 impl Registry {
     /// A statement of its own, not shared: for unnamed statements, which live shortly.
     pub fn single(&self, text: &[u8], types: &[u8], analysis: Analysis) -> Arc<Prepared> {
-        Arc::new(self.make(text, types, analysis, None))
+        Arc::new(self.make(text, types, Reading::default(), analysis, None))
     }
 
-    fn make(&self, text: &[u8], types: &[u8], analysis: Analysis, listed: Option<Listed>) -> Prepared {
+    fn make(
+        &self,
+        text: &[u8],
+        types: &[u8],
+        reading: Reading<'_>,
+        analysis: Analysis,
+        listed: Option<Listed>,
+    ) -> Prepared {
         let id = StatementId(self.next.fetch_add(1, Ordering::Relaxed));
-        Prepared { id, text: text.into(), types: types.into(), analysis, proven: Mutex::default(), listed }
+        let reading = (reading.schema, reading.names().map(|value| value.map(Box::from)));
+        Prepared { id, text: text.into(), types: types.into(), analysis, reading, proven: Mutex::default(), listed }
     }
 
-    /// The shared statement of this text and these types.
-    pub fn share(&self, text: &[u8], types: &[u8], analysis: impl FnOnce() -> Analysis) -> Arc<Prepared> {
+    /// The shared statement of this text and these types, read like this.
+    pub fn share(
+        &self,
+        text: &[u8],
+        types: &[u8],
+        reading: Reading<'_>,
+        analysis: impl FnOnce() -> Analysis,
+    ) -> Arc<Prepared> {
         // Declared before the lock is taken, so given up after it: the drop of a statement takes the lock itself.
         let mut others: SmallVec<[Arc<Prepared>; 1]> = SmallVec::new();
         let mut list = self.list.lock();
-        let hash = list.hasher.hash_one((types, text));
+        let names = reading.names();
+        let hash = list.hasher.hash_one((types, text, reading.schema, names));
         for held in list.by_hash.get(&hash).into_iter().flatten().filter_map(Weak::upgrade) {
-            if *held.text == *text && *held.types == *types {
+            let (schema, held_names) = &held.reading;
+            let alike = *schema == reading.schema && held_names.each_ref().map(Option::as_deref) == names;
+            if alike && *held.text == *text && *held.types == *types {
                 return held;
             }
             others.push(held);
         }
         let listed = Listed { list: Arc::downgrade(&self.list), hash };
-        let made = Arc::new(self.make(text, types, analysis(), Some(listed)));
+        let made = Arc::new(self.make(text, types, reading, analysis(), Some(listed)));
         list.by_hash.entry(hash).or_default().push(Arc::downgrade(&made));
         made
     }
@@ -298,14 +339,24 @@ mod tests {
     fn a_statement_is_shared_while_held_and_gone_afterwards() {
         let registry = Registry::default();
         let analyzer = Analyzer::new(1 << 20);
-        let share = |text: &str, types: &[u8]| {
+        let share_as = |text: &str, types: &[u8], reading: Reading<'_>| {
             let analyze = || analyzer.analyze(text.as_bytes(), TextContext::new(true, "UTF8"));
-            registry.share(text.as_bytes(), types, analyze)
+            registry.share(text.as_bytes(), types, reading, analyze)
         };
+        let share = |text: &str, types: &[u8]| share_as(text, types, Reading::default());
         let one = share("SELECT 1", &[0, 0]);
         assert!(Arc::ptr_eq(&one, &share("SELECT 1", &[0, 0])));
         let typed = share("SELECT 1", &[0, 1, 0, 0, 0, 23]);
         assert!(one.id != typed.id && registry.len() == 2);
+        // The same text names other objects under another search path, and after DDL.
+        let mut settings = Settings::default();
+        settings.set("search_path", "elsewhere");
+        let elsewhere = Reading { settings: Some(&settings), ..Reading::default() };
+        let later = Reading { schema: 1, ..Reading::default() };
+        for reading in [elsewhere, later] {
+            let other = share_as("SELECT 1", &[0, 0], reading);
+            assert!(other.id != one.id && Arc::ptr_eq(&other, &share_as("SELECT 1", &[0, 0], reading)));
+        }
         let id = one.id;
         drop(one);
         assert_eq!(registry.len(), 1);

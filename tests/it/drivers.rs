@@ -87,6 +87,57 @@ async fn tokio_postgres_prepared_statements_meet_every_server() {
 }
 
 #[tokio::test]
+async fn tokio_postgres_statements_mean_what_their_search_path_says() {
+    let database = database("tokio_paths");
+    let gateway = Gateway::setup().pool("size = 1").start();
+    let setup = gateway.connect(&database).await;
+    let tables = "CREATE SCHEMA one CREATE TABLE here (n text); CREATE SCHEMA two CREATE TABLE here (n int);
+                  INSERT INTO one.here VALUES ('a'); INSERT INTO two.here VALUES (2)";
+    setup.batch_execute(tables).await.unwrap();
+    gateway.cluster.wait_replayed().unwrap();
+    // One server, one text, two tables whose columns differ: PostgreSQL would say that the "cached plan must not change
+    // result type" if the second session were given what was prepared for the first.
+    let (one, two) = (gateway.connect(&database).await, gateway.connect(&database).await);
+    one.batch_execute("SET search_path = one").await.unwrap();
+    two.batch_execute("SET search_path = two").await.unwrap();
+    let (read_one, read_two) =
+        (one.prepare("SELECT n FROM here").await.unwrap(), two.prepare("SELECT n FROM here").await.unwrap());
+    for _ in 0..5 {
+        assert_eq!(one.query_one(&read_one, &[]).await.unwrap().get::<_, String>(0), "a");
+        assert_eq!(two.query_one(&read_two, &[]).await.unwrap().get::<_, i32>(0), 2);
+    }
+}
+
+#[tokio::test]
+async fn tokio_postgres_statements_are_prepared_anew_after_ddl() {
+    let database = database("tokio_ddl");
+    let gateway = Gateway::setup().pool("size = 2").start();
+    let other = gateway.connect(&database).await;
+    other.batch_execute("CREATE TABLE t (n int); INSERT INTO t VALUES (1)").await.unwrap();
+    let clients =
+        [gateway.connect(&database).await, gateway.connect(&database).await, gateway.connect(&database).await];
+    let text = "UPDATE t SET n = n RETURNING *";
+    for kind in ["bigint", "int", "bigint"] {
+        // All servers hold the statement as it was.
+        let held = futures_util::future::join_all(clients.iter().map(|client| client.prepare(text))).await;
+        for _ in 0..3 {
+            let runs = clients.iter().zip(&held).map(|(client, held)| client.query_one(held.as_ref().unwrap(), &[]));
+            assert!(futures_util::future::join_all(runs).await.iter().all(Result::is_ok));
+        }
+        other.batch_execute(&format!("ALTER TABLE t ALTER COLUMN n TYPE {kind}")).await.unwrap();
+        // What a driver does that is told so: it prepares once more, and that must do, whatever server comes next.
+        for client in &clients {
+            let _told = client.query_one("SELECT 1", &[]).await.unwrap();
+            let again = client.prepare(text).await.unwrap();
+            for _ in 0..4 {
+                let row = client.query_one(&again, &[]).await.unwrap();
+                assert_eq!(row.columns()[0].type_().name(), if kind == "int" { "int4" } else { "int8" });
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn tokio_postgres_pipelines_and_errors_in_them() {
     let database = database("tokio_pipeline");
     let gateway = gateway();
