@@ -233,7 +233,9 @@ pub(super) fn decide(
         }
         route.target.role = Role::Primary;
     }
-    vacates.iter().for_each(|database| asker.cluster.vacate(database));
+    for database in &vacates {
+        asker.cluster.vacate(database);
+    }
     route.vacates = vacates;
     if held {
         route.useless = session.parts().find_map(|part| useless_on_standby(&part));

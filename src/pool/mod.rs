@@ -104,6 +104,12 @@ struct Waiter {
     sender: oneshot::Sender<Grant>,
 }
 
+impl Waiter {
+    fn waits(&self) -> bool {
+        !self.sender.is_closed()
+    }
+}
+
 /// What a waiter is given.
 #[derive(Debug)]
 enum Grant {
@@ -269,6 +275,10 @@ impl Pool {
             if inner.open < inner.limits.size {
                 self.budget.starve(self);
             }
+        }
+        if inner.waiting.len() >= inner.limits.max_queue {
+            // Who left the queue is still in it until a connection comes its way.
+            inner.waiting.retain(Waiter::waits);
         }
         if inner.waiting.len() >= inner.limits.max_queue {
             self.stats.queue_full.one();
@@ -437,7 +447,8 @@ impl Pool {
     #[must_use]
     pub fn counts(&self) -> PoolCounts {
         let inner = self.inner.lock();
-        PoolCounts { open: inner.open, idle: inner.idle_count, waiting: inner.waiting.len() }
+        let waiting = inner.waiting.iter().filter(|waiter| waiter.waits()).count();
+        PoolCounts { open: inner.open, idle: inner.idle_count, waiting }
     }
 }
 

@@ -321,3 +321,52 @@ async fn statement_mode_lends_for_one_statement_and_allows_no_block() {
     let count: i64 = two.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0);
     assert_eq!(count, 20);
 }
+
+#[tokio::test]
+async fn who_left_the_queue_keeps_no_place_in_it() {
+    if direct() {
+        return;
+    }
+    let database = database("queue_left");
+    let gateway = Gateway::setup().pool("size = 1\nmax_queue = 5").start();
+    let holder = gateway.connect(&database).await;
+    holder.batch_execute("CREATE TABLE t (n int); BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
+    let waiting = || {
+        let status = gateway.status();
+        let pools = status["clusters"][0]["pools"].as_array().unwrap().clone();
+        pools.iter().map(|pool| pool["waiting"].as_u64().unwrap()).sum::<u64>()
+    };
+    // Cancelled, one after the other: more than there are places.
+    for n in 0..8 {
+        let impatient = gateway.connect(&database).await;
+        let token = impatient.cancel_token();
+        let mut insert = std::pin::pin!(impatient.batch_execute("INSERT INTO t VALUES (2)"));
+        let refused = loop {
+            tokio::select! {
+                done = &mut insert => break done.unwrap_err(),
+                () = tokio::time::sleep(Duration::from_millis(50)) => {
+                    token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+                }
+            }
+        };
+        assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("57014"), "{n}: {refused:?}");
+        assert_eq!(waiting(), 0, "{n}");
+    }
+    // The bound itself holds.
+    let late = join_all((0..8).map(|_| gateway.connect(&database))).await;
+    let mut inserts: Vec<_> =
+        late.iter().map(|client| Box::pin(client.batch_execute("INSERT INTO t VALUES (3)"))).collect();
+    let mut full = 0;
+    while full < 3 {
+        let (done, _, rest) = futures_util::future::select_all(inserts).await;
+        let code = done.unwrap_err().code().map(|code| code.code().to_owned());
+        assert_eq!(code.as_deref(), Some("53300"));
+        full += 1;
+        inserts = rest;
+    }
+    eventually("five wait", || waiting() == 5);
+    holder.batch_execute("COMMIT").await.unwrap();
+    for done in join_all(inserts).await {
+        done.unwrap();
+    }
+}
