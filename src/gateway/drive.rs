@@ -151,8 +151,8 @@ impl Conversation {
                     self.leaves = Some(Instant::now() + FINISH);
                     Ok(())
                 }
-                Event::Overdue if std::mem::take(&mut self.takes_answers) => {
-                    // It is there: only who vanished takes nothing.
+                Event::Overdue if std::mem::take(&mut self.takes_answers) || !self.session.output.is_empty() => {
+                    // It takes what it is sent, or the system still holds that: had it vanished, the system would tell.
                     self.leaves = Some(Instant::now() + FINISH);
                     Ok(())
                 }

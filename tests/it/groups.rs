@@ -280,6 +280,24 @@ fn a_client_that_will_send_no_more_is_answered() {
 }
 
 #[test]
+fn a_half_closed_client_may_read_slowly() {
+    let test = Test::new("half_close_slow");
+    let mut client = test.client();
+    client.send(&query("SELECT repeat('x', 10000) FROM generate_series(1, 3000)"));
+    client.close_writing();
+    // Far longer than a client that vanished is waited for, and less at a time than the system holds for it.
+    let start = std::time::Instant::now();
+    let mut rows = 0;
+    while start.elapsed() < std::time::Duration::from_secs(8) {
+        rows += usize::from(client.message().is_some_and(|(tag, _)| tag == b'D'));
+        std::thread::sleep(std::time::Duration::from_millis(40));
+    }
+    let rest = client.rest();
+    rows += rest.iter().filter(|(tag, _)| *tag == b'D').count();
+    assert_eq!((rows, rest.last().map(|last| last.0)), (3000, Some(b'Z')));
+}
+
+#[test]
 fn a_half_closed_client_waits_for_its_turn() {
     if direct() {
         return;

@@ -11,7 +11,7 @@
 //! type      = "text"                   # of the key: "int", "text" (default) or "uuid"
 //! attribute = "tenant"                 # session attribute pointsman.tenant; "" for none
 //! global    = ["countries"]            # tables that every shard has whole
-//! sharded   = ["orders", "app.items"]  # optional: the tables that have the key; all others count as global
+//! sharded   = ["orders", "app.items"]  # optional: the tables that have the key, views of them too; all others count as global
 //! default   = "s0"                     # optional: the shard of tenants that are not listed; without it they are refused
 //!
 //! [tenants]                            # tenant -> shard
