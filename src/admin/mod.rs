@@ -41,6 +41,9 @@ pub trait Source: Send + Sync + 'static {
     /// Sessions by what they do now. Walks over all of them.
     fn sessions(&self) -> Sessions;
 
+    /// What sessions hear through shared connections.
+    fn listening(&self) -> Listening;
+
     /// Server connections in all pools.
     fn servers(&self) -> usize;
 
@@ -75,6 +78,17 @@ impl Sessions {
     pub fn total(&self) -> usize {
         self.idle + self.waiting + self.active + self.pinned
     }
+}
+
+/// LISTEN through shared connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Listening {
+    /// Shared connections.
+    pub connections: usize,
+    /// Sessions that hear through them.
+    pub sessions: usize,
+    /// Channels that they listen to.
+    pub channels: usize,
 }
 
 /// A policy and how it stands.

@@ -50,6 +50,10 @@ fn clients(source: &dyn Source, live: &Live, page: &mut Page<'_>) -> fmt::Result
     page.family(&f::PINNED, |out| {
         sessions.pins.iter().try_for_each(|(cause, count)| out.value(&[cause], *count as u64))
     })?;
+    let listening = source.listening();
+    page.single(&f::LISTEN_CONNECTIONS, listening.connections as u64)?;
+    page.single(&f::LISTEN_SESSIONS, listening.sessions as u64)?;
+    page.single(&f::LISTEN_CHANNELS, listening.channels as u64)?;
     page.single(&f::RECEIVED, metrics.sum(|worker| &worker.received))?;
     page.single(&f::SENT, metrics.sum(|worker| &worker.sent))
 }

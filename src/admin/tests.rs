@@ -69,6 +69,9 @@ impl Source for Fake {
     fn sessions(&self) -> Sessions {
         Sessions { idle: 1, waiting: 0, active: 1, pinned: 1, pins: vec![("LISTEN", 1)] }
     }
+    fn listening(&self) -> Listening {
+        Listening { connections: 1, sessions: 2, channels: 3 }
+    }
     fn servers(&self) -> usize {
         2
     }
@@ -126,6 +129,7 @@ async fn every_family_is_exposed() {
     for line in [
         r#"pointsman_sessions{state="pinned"} 1"#,
         r#"pointsman_sessions_pinned{cause="LISTEN"} 1"#,
+        "pointsman_listen_sessions 2",
         r#"pointsman_rejected_total{class="42"} 1"#,
         r#"pointsman_policy_info{policy="tenant",version="1.2",digest="0123456789ab",state="last_good"} 1"#,
         r#"pointsman_policy_faults_total{policy="tenant",kind="trap"} 2"#,

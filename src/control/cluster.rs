@@ -19,7 +19,7 @@ use crate::discover::{self, Failure, MonitorHandle, Vacated};
 use crate::net::{ClientTls, ClientTlsFiles, NetError, ServerAddress, TlsMode};
 use crate::pool::{Budget, Connector, Pool, PoolLimits};
 use crate::topology::{Node, NodeSpec, Role, Topology};
-use crate::upstream::{Interner, Parameters, Settings};
+use crate::upstream::{Interner, Notifiers, Parameters, Settings};
 
 /// Database and user.
 type AccountKey = (Box<str>, Box<str>);
@@ -48,6 +48,8 @@ pub struct Cluster {
     /// The last number given to a catalogue, in the whole process.
     catalog_numbers: Arc<AtomicU64>,
     monitor: OnceLock<MonitorHandle>,
+    /// Who notifies, by the nodes' numbers.
+    notifiers: Box<[Arc<Notifiers>]>,
     /// Databases whose catalogues are not read just now.
     pub vacated: Vacated,
 }
@@ -99,6 +101,7 @@ impl Cluster {
             }
             shards.push((shard.name.as_str().into(), specs));
         }
+        let notifiers = config.shards.iter().flat_map(|shard| &shard.nodes).map(|_| Arc::default()).collect();
         Ok(Self {
             id,
             next_account: AtomicU64::new(1),
@@ -115,6 +118,7 @@ impl Cluster {
             catalogs: Mutex::default(),
             catalog_numbers,
             monitor: OnceLock::new(),
+            notifiers,
             vacated: Vacated::default(),
         })
     }
@@ -314,6 +318,7 @@ impl Cluster {
             pool.connect_timeout,
             pool.prepared_statements,
         )
+        .with_notifiers(Arc::clone(&self.notifiers[node.number]))
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
+use super::listen::Listeners;
 use super::{StartError, cancel};
 use crate::auth::MockSecret;
 use crate::config::Config;
@@ -37,6 +38,7 @@ pub(super) struct Context {
     pub(super) settings: SettingsInterner,
     pub(super) parameters: Interner<Parameters>,
     pub(super) cancels: cancel::Registry,
+    pub(super) listeners: Listeners,
     pub(super) budget: Arc<Budget>,
     pub(super) mock: MockSecret,
     pub(super) policies: PolicyStore,
@@ -84,6 +86,7 @@ impl Context {
             settings: SettingsInterner::default(),
             parameters: Interner::default(),
             cancels: cancel::Registry::default(),
+            listeners: Listeners::new(),
             budget,
             mock: MockSecret::random(),
             policies,

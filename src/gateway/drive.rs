@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::cancel::Handle;
 use super::context::Context;
+use super::listen::Ear;
 use super::login::connect_refusal;
 use super::pump::Event;
 use super::route::{self, Asker, Route};
@@ -67,6 +68,10 @@ pub(super) struct Conversation {
     serial: u32,
     /// Something in flight may write: its lost answer leaves open whether it did.
     pub(super) writes_in_flight: bool,
+    /// What the session listens to through a shared connection.
+    pub(super) ear: Option<Box<Ear>>,
+    /// And whether the server held listens to that too: what it listens to is what the session listens to then.
+    pub(super) shown: bool,
     /// There while the session wants to be told of its statements' ways.
     pub(super) trace: Option<Box<Trace>>,
 }
@@ -123,6 +128,8 @@ pub(super) async fn drive(
         writes: Writes::default(),
         serial: 0,
         writes_in_flight: false,
+        ear: None,
+        shown: false,
         trace: None,
     };
     trace::follow(&mut conversation.trace, &conversation.session.settings);
@@ -159,6 +166,13 @@ impl Conversation {
                 Event::Overdue => Err(End::Tell(overdue(self.writes_in_flight))),
                 Event::Terminate | Event::ClientGone => Err(End::Quiet),
                 Event::Violation(error) => Err(End::Tell(ErrorReply::fatal("08P01", error.to_string()))),
+                Event::Deaf(reason) => {
+                    let message = format!("the session cannot hear of notifications any more: {reason}");
+                    Err(End::Tell(
+                        ErrorReply::fatal("57P01", message)
+                            .hint("Connect and LISTEN again, and look for what was missed."),
+                    ))
+                }
                 Event::Drained => {
                     Err(End::Tell(ErrorReply::fatal("57P01", "terminating connection due to administrator command")))
                 }
@@ -203,11 +217,19 @@ impl Conversation {
         if let Ok(route) = &decided
             && !route.vacates.is_empty()
         {
+            self.context.listeners.vacate(&self.account.cluster, &route.vacates);
             Box::pin(self.account.cluster.vacated.unread(&route.vacates)).await;
         }
         let Some(lent) = &mut self.held else {
             return match decided {
-                Ok(route) => self.begin(route).await,
+                Ok(mut route) => {
+                    if self.concerns_channels() {
+                        // Where the session's channels can be listened to.
+                        route.target.role = Role::Primary;
+                        self.trace_reason("the session listens");
+                    }
+                    self.begin(route).await
+                }
                 Err(reply) => {
                     self.refuse(&reply);
                     Ok(())
@@ -215,12 +237,32 @@ impl Conversation {
             };
         };
         let busy = lent.upstream.unready() > 0;
+        if self.ear.is_some() && decided.is_ok() && self.concerns_channels() {
+            if busy {
+                self.blocked = true;
+                return Ok(());
+            }
+            match Box::pin(self.show_channels()).await {
+                Ok(None) => {}
+                Ok(Some(reply)) => {
+                    self.refuse_on_server(reply);
+                    return Ok(());
+                }
+                Err(error) => return self.server_lost(&error.to_string()),
+            }
+        }
+        let Some(lent) = &mut self.held else { return Ok(()) };
         match decided {
             Ok(route) if busy && !route.admits(&lent.pool().node) => self.blocked = true,
             Err(_) if busy => self.blocked = true,
             Ok(route) if route.shard != lent.pool().node.shard => {
-                let reply = ErrorReply::error("0A000", "the statement concerns another shard than the transaction or session it is in")
-                    .hint("End the transaction first. A session with temporary tables, advisory locks or LISTEN stays on its shard.");
+                let reply = ErrorReply::error(
+                    "0A000",
+                    "the statement concerns another shard than the transaction or session it is in",
+                )
+                .hint(
+                    "End the transaction first. A session with temporary tables or advisory locks stays on its shard.",
+                );
                 self.refuse_on_server(reply);
             }
             Ok(Route { useless: Some(what), target, .. })
@@ -236,6 +278,7 @@ impl Conversation {
             Ok(route) => {
                 self.writes_in_flight |= route.writes;
                 if route.writes {
+                    lent.upstream.notifies_as(self.handle.key.pid);
                     self.writes.sent(route.shard);
                 }
                 lent.pool().node.count_sent(route.target.role);
@@ -301,6 +344,10 @@ impl Conversation {
             cluster.adopt(&made);
             made
         });
+        if self.ear.is_some() && !Arc::ptr_eq(&next, account) {
+            let message = "the configuration of the database that the session listens in has changed";
+            return Err(End::Tell(ErrorReply::fatal("57P01", message).hint("Connect and LISTEN again.")));
+        }
         if !Arc::ptr_eq(&next.cluster, &account.cluster) {
             self.writes = self.writes.carried_to(&next.cluster.topology);
         }
@@ -384,6 +431,10 @@ impl Conversation {
                 // The refused settings were rolled back with the rest of their transaction. The server is what it was before
                 // and goes back as such: an audit would take its state, the pooled role included, for the session's.
                 self.session.forget_effects();
+                if self.shown {
+                    // It listens.
+                    lent.upstream.mark_broken();
+                }
                 self.held = Some(lent);
                 self.release();
                 self.refuse(&reply);
@@ -397,6 +448,7 @@ impl Conversation {
             }
             Err(error) => {
                 // Nothing of the unit was sent: it had no effect.
+                self.shown = false;
                 self.handle.rests();
                 self.chain = None;
                 self.counters().lost_servers.one();
@@ -411,6 +463,7 @@ impl Conversation {
         io::Buffers::lend(&mut lent.upstream.output);
         self.writes_in_flight = route.writes;
         if route.writes {
+            lent.upstream.notifies_as(self.handle.key.pid);
             self.writes.sent(route.shard);
         }
         let node = &lent.pool().node;
@@ -448,6 +501,12 @@ impl Conversation {
             if let Some(refused) = private::error_of(&answer) {
                 return Ok(Some(refused));
             }
+        }
+        if self.ear.is_some()
+            && self.concerns_channels()
+            && let Some(refused) = Box::pin(self.show_channels_on(lent)).await?
+        {
+            return Ok(Some(refused));
         }
         let fails = self.session.deferred.failed();
         let Some(prelude) = self.session.deferred.take_prelude() else { return Ok(None) };

@@ -12,6 +12,7 @@ mod context;
 mod drive;
 mod greet;
 mod io;
+mod listen;
 mod login;
 mod private;
 mod pump;

@@ -41,6 +41,8 @@ pub(super) enum Event {
     ServerLost(String),
     /// The client does not speak the protocol.
     Violation(Malformed),
+    /// The session hears of no notifications any more, and why.
+    Deaf(Box<str>),
     /// The gateway stops, and the session is between transactions.
     Drained,
 }
@@ -56,6 +58,11 @@ impl Conversation {
             if self.session.restoration_due() && self.rests_in(TransactionStatus::Active) {
                 return Poll::Ready(Event::Restore);
             }
+            if self.ear.is_some()
+                && let Some(event) = self.hear(task)
+            {
+                return Poll::Ready(event);
+            }
             let waiting = self.session.output.len();
             if waiting > 0 || self.client.unflushed() {
                 if write_out(&mut self.client, &mut self.session.output, task).is_err() {
@@ -64,6 +71,9 @@ impl Conversation {
                 let written = waiting - self.session.output.len();
                 self.takes_answers |= written > 0;
                 self.counters().sent.add(written as u64);
+            }
+            if self.ear.is_some() && self.hears_more() {
+                continue;
             }
             if self.may_settle() && self.heard_out() {
                 // What it says of itself from now on is found when it is lent again.

@@ -43,12 +43,11 @@ impl Conversation {
         if let Some(trace) = &mut self.trace {
             trace.flush(&mut self.session);
         }
+        let mut asked = false;
         if let Some(audit) = self.session.audit() {
             self.context.metrics.worker(self.worker).audits.one();
             match private::ask_whatever_it_takes(lent, &audit.sql).await {
                 Ok(answer) if answer.error.is_none() => {
-                    // A session that has just begun to listen may be notified while it is asked about that.
-                    self.session.output.extend_from_slice(&answer.notifications);
                     let actual = self.session.audited(&audit, &answer);
                     let settings = &self.context.settings;
                     self.session.settings = settings.intern((*self.session.settings).clone());
@@ -61,6 +60,7 @@ impl Conversation {
                 Err(error) => return Err(self.cannot_audit(&error.to_string())),
             }
             trace::follow(&mut self.trace, &self.session.settings);
+            asked = true;
         }
         // RESET went to the server's own settings, not to those that the client began with.
         let reset = lent.upstream.settings.as_ref().is_some_and(|applied| *applied != self.session.settings);
@@ -72,6 +72,13 @@ impl Conversation {
                 Err(error) => return Err(self.cannot_audit(&error.to_string())),
             }
         }
+        // A session that listens may be notified while it is asked; one that has just begun to may leave its server for that.
+        let overheard = lent.upstream.overheard.split();
+        self.session.take_notifications(&overheard);
+        if asked && (self.session.pins.listen || self.ear.is_some()) {
+            Box::pin(self.follow_channels()).await?;
+        }
+        let Some(lent) = &mut self.held else { return Ok(()) };
         if self.account.mode == PoolMode::Session || self.session.pins.any() {
             self.handle.keeps(self.session.pins);
             self.chain = None;
@@ -95,7 +102,8 @@ impl Conversation {
         match private::ask(lent, &self.session.restoration()).await {
             Ok(answer) if answer.error.is_none() => {
                 self.session.report_before_ready(&mut lent.upstream.parameters, &self.context.parameters);
-                self.session.output.extend_from_slice(&answer.notifications);
+                let overheard = lent.upstream.overheard.split();
+                self.session.take_notifications(&overheard);
                 Ok(())
             }
             Ok(answer) => {
@@ -106,7 +114,7 @@ impl Conversation {
         }
     }
 
-    fn cannot_audit(&mut self, reason: &str) -> End {
+    pub(super) fn cannot_audit(&mut self, reason: &str) -> End {
         tracing::warn!(
             session = self.id,
             reason,
@@ -121,6 +129,7 @@ impl Conversation {
 
     pub(super) fn release(&mut self) {
         self.chain = None;
+        self.shown = false;
         self.handle.rests();
         if let Some(lent) = self.held.take() {
             lent.give_back();
@@ -133,6 +142,7 @@ impl Conversation {
         self.counters().lost_servers.one();
         self.handle.rests();
         self.chain = None;
+        self.shown = false;
         let node = lent.pool().node.spec.name.clone();
         let unready = lent.upstream.unready();
         let pinned = self.account.mode == PoolMode::Session || self.session.pins.any();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::context::Context;
-use crate::admin::{Policy, Sessions, Source};
+use crate::admin::{Listening, Policy, Sessions, Source};
 use crate::control::Live;
 use crate::observe::Metrics;
 use crate::sql::CacheStats;
@@ -28,6 +28,10 @@ impl Source for Context {
 
     fn sessions(&self) -> Sessions {
         self.cancels.states()
+    }
+
+    fn listening(&self) -> Listening {
+        self.listeners.counts()
     }
 
     fn servers(&self) -> usize {

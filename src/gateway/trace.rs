@@ -143,6 +143,12 @@ impl Trace {
         session.output.unsplit(answer);
     }
 
+    /// The session's channels have gone from its server to the shared connection; its output ends between two messages.
+    pub(super) fn handed_over(&mut self, session: &mut Session, channels: usize) {
+        let message = format!("notifications of {channels} more channels come through the shared connection");
+        notice(&mut session.output, &message, "");
+    }
+
     /// The unit is refused.
     pub(super) fn refused(&mut self, session: &mut Session, reply: &ErrorReply, edge: bool) {
         self.tell(session, format!("refused by the gateway with {}", reply.sqlstate), edge);

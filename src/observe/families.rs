@@ -50,6 +50,9 @@ families! {
     REFUSED = Counter "clients_refused" ["reason"] "Connections that did not become sessions: too_many_clients, login_timeout, authentication, database, protocol, server, gone.";
     SESSIONS = Gauge "sessions" ["state"] "Sessions by what they do: idle (no server), waiting (for a server), active (a statement or transaction has a server), pinned (keeps its server between transactions).";
     PINNED = Gauge "sessions_pinned" ["cause"] "Sessions that must keep their server, by cause; one session may have several.";
+    LISTEN_CONNECTIONS = Gauge "listen_connections" [] "Server connections that listen for several sessions each; they count in server_connections.";
+    LISTEN_SESSIONS = Gauge "listen_sessions" [] "Sessions that hear of notifications through such a connection and so keep no server for LISTEN.";
+    LISTEN_CHANNELS = Gauge "listen_channels" [] "Channels that such connections listen to.";
     RECEIVED = Counter "client_received_bytes" [] "Bytes that clients sent after their log-in.";
     SENT = Counter "client_sent_bytes" [] "Bytes sent to clients after their log-in.";
 

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::Server;
 use crate::auth::{ChannelBindingMode, Credentials, ServerLink};
 use crate::net::{ClientTls, NetError, ServerAddress, Stream};
-use crate::upstream::{Login, LoginError, LoginStep};
+use crate::upstream::{Login, LoginError, LoginStep, Notifiers};
 use crate::wire::startup::{CancelKey, write_cancel};
 
 /// Why a server connection could not be opened.
@@ -90,6 +90,7 @@ struct Parts {
     credentials: Credentials,
     timeout: Duration,
     prepared_limit: usize,
+    notifiers: Option<Arc<Notifiers>>,
 }
 
 impl Connector {
@@ -116,7 +117,14 @@ impl Connector {
             credentials,
             timeout,
             prepared_limit,
+            notifiers: None,
         }))
+    }
+
+    /// The same; who notifies through its connections is known to `notifiers`.
+    #[must_use]
+    pub fn with_notifiers(self, notifiers: Arc<Notifiers>) -> Self {
+        Self(Arc::new(Parts { notifiers: Some(notifiers), ..Arc::unwrap_or_clone(self.0) }))
     }
 
     /// The same, with further parameters in the start-up message: for connections that one client has to itself.
@@ -176,7 +184,12 @@ impl Connector {
             };
             match step {
                 Ok(LoginStep::Continue) => {}
-                Ok(LoginStep::Done(upstream)) => return Ok(upstream),
+                Ok(LoginStep::Done(mut upstream)) => {
+                    if let Some(notifiers) = &parts.notifiers {
+                        upstream.enroll(notifiers);
+                    }
+                    return Ok(upstream);
+                }
                 Err(source) => return Err(ConnectError::Login { node: parts.node.clone(), source }),
             }
         }

@@ -6,6 +6,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{Pool, Server};
@@ -32,7 +33,11 @@ impl Lent {
 
     /// Returns it. One that is not clean is closed; one with a cancel on its way is kept apart until that has arrived.
     pub fn give_back(mut self) {
-        let Some(server) = self.server.take() else { return };
+        let Some(mut server) = self.server.take() else { return };
+        if !server.upstream.overheard.is_empty() {
+            // The next holder's they are not.
+            server.upstream.overheard = BytesMut::new();
+        }
         let pool = Arc::clone(&self.pool);
         pool.node.lent(-1);
         drop(self);

@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: sockets, clocks, the choice of a server, what a policy says.
 
+mod channels;
 mod deferred;
 mod forward;
 mod local;
@@ -24,6 +25,7 @@ use crate::sql::{Analysis, Analyzer, Effects, TextContext};
 use crate::upstream::{ErrorReply, Parameters, Prepared, Receiver, Registry, Replaced, Scope, Settings, StatementId};
 use crate::wire::{Malformed, TransactionStatus};
 
+pub use channels::channel_sql;
 pub use deferred::Deferred;
 pub use forward::Forwarded;
 pub use local::LocalAnswer;
@@ -92,6 +94,12 @@ pub struct Session {
     pub pins: Pins,
     /// Transaction control that waits for the first statement.
     pub deferred: Deferred,
+    /// The channels that the server listened to at the last audit, named as values of settings are; `None`: too many to be told.
+    pub channels: Option<Vec<Box<[u8]>>>,
+    /// Channels that the session hears of from elsewhere than from its server.
+    pub elsewhere: Vec<Box<[u8]>>,
+    /// DISCARD ALL has ended all listening since this was cleared last.
+    pub discarded: bool,
     /// The transaction at hand may redefine what others run.
     pub redefines: bool,
     /// Whose servers the session uses, and under which schema: what a Parse may be answered from.
@@ -222,6 +230,9 @@ impl Session {
             reported,
             pins: Pins::default(),
             deferred: Deferred::default(),
+            channels: Some(Vec::new()),
+            elsewhere: Vec::new(),
+            discarded: false,
             redefines: false,
             scope: Scope::default(),
             shared,
@@ -382,6 +393,10 @@ impl Receiver for Session {
 
     fn long_parse_kept(&mut self) {
         self.pins.large_unnamed |= self.unnamed.is_none();
+    }
+
+    fn hears(&self, channel: &[u8]) -> bool {
+        self.hears_from_server(channel)
     }
 
     fn command_complete(&mut self, tag: &[u8]) {

@@ -192,6 +192,11 @@ impl Session {
         self.may_set("role") && !self.unit.opaque() && self.parts().all(|part| only_settings(&part.analysis.shape))
     }
 
+    /// The server is asked about the session at the end of the transaction at hand.
+    pub fn note_listening(&mut self) {
+        self.effects |= Effects::UNLISTEN;
+    }
+
     /// Gives up the role and the session authorization that the session had taken on. Returns whether it had any.
     pub fn forget_identity(&mut self) -> bool {
         let settings = Arc::make_mut(&mut self.settings);
@@ -315,6 +320,9 @@ impl Session {
     }
 
     fn take_pins(&mut self, flags: &str) {
+        let (flags, names) = flags.split_once(':').map_or((flags, None), |(flags, names)| (flags, Some(names)));
+        let channels = |names: &str| names.split(',').filter_map(decode).map(Into::into).collect();
+        self.channels = names.map(channels).or_else(|| (!flags.contains('l')).then(Vec::new));
         let flag = |c: char| flags.contains(c);
         self.pins.temporary = flag('t');
         self.pins.advisory_lock = flag('a');
@@ -328,6 +336,7 @@ impl Session {
             b"DISCARD ALL" => {
                 // The unnamed statement stays (`DropAllPreparedStatements` in `prepare.c`).
                 self.statements.clear();
+                self.discarded = true;
                 self.pins = Pins { seed: self.pins.seed, ..Pins::default() };
                 self.settings = Arc::clone(&self.baseline);
                 self.touched.clear();
@@ -362,7 +371,8 @@ fn decode(hex: &str) -> Option<Vec<u8>> {
     if odd { None } else { bytes.collect() }
 }
 
-/// One column of letters, one for each kind of state that cannot follow. What is temporary, of whatever kind, depends on the
+/// One column of letters, one for each kind of state that cannot follow, and behind a colon the channels' names, in digits as
+/// [`VALUE_SQL`] gives them, unless they are very many. What is temporary, of whatever kind, depends on the
 /// temporary schema: that is how PostgreSQL finds it at a session's end (`RemoveTempRelations` in `namespace.c`).
 const PINS_SQL: &str = "SELECT pg_catalog.concat(\
 CASE WHEN pg_catalog.pg_my_temp_schema() <> 0::pg_catalog.oid AND \
@@ -371,8 +381,10 @@ AND refobjid = pg_catalog.pg_my_temp_schema()) THEN 't' END,\
 CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_locks WHERE locktype = 'advisory' \
 AND pid = pg_catalog.pg_backend_pid()) THEN 'a' END,\
 CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_cursors WHERE is_holdable) THEN 'h' END,\
-CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_listening_channels()) THEN 'l' END,\
-CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_prepared_statements WHERE from_sql) THEN 'p' END);";
+CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_prepared_statements WHERE from_sql) THEN 'p' END,\
+(SELECT CASE WHEN pg_catalog.count(*) > 4096 THEN 'l' WHEN pg_catalog.count(*) > 0 THEN \
+'l:' || pg_catalog.string_agg(pg_catalog.encode(pg_catalog.convert_to(c, CASE pg_catalog.getdatabaseencoding() \
+WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END), 'hex'), ',') END FROM pg_catalog.pg_listening_channels() AS c));";
 
 /// The value `v` in digits, which mean the same under every client encoding: in UTF-8, or as it is where the database knows
 /// no characters. The smallest first, as long as together they are no more than [`SETTINGS_LIMIT`]; a dash for the others.

@@ -37,6 +37,11 @@ pub trait Receiver {
     fn close_skipped(&mut self, client_name: &[u8], statement: &Arc<Prepared>);
     /// A Sync was ignored by a server in COPY FROM STDIN, or a Query skipped after an error: the group is open again.
     fn group_reopened(&mut self);
+    /// Whether a notification of a channel, named in the connection's client encoding, is let through.
+    fn hears(&self, channel: &[u8]) -> bool {
+        let _ = channel;
+        true
+    }
     /// A command completed, with its tag.
     fn command_complete(&mut self, tag: &[u8]);
     /// An error came.
@@ -141,7 +146,7 @@ impl Upstream {
     fn needed(&self, header: Header, frame: &[u8]) -> (usize, bool) {
         match header.tag {
             // The contents do not matter and may be large.
-            b'T' | b't' | b'V' | b'N' | b'A' | b'G' | b'H' | b'W' => (HEADER_LEN, true),
+            b'T' | b't' | b'V' | b'N' | b'G' | b'H' | b'W' => (HEADER_LEN, true),
             b'E' if !self.replaces() && !fatal(frame) => (header.len.min(ERROR_PREFIX), true),
             _ => (header.len, false),
         }
@@ -167,7 +172,8 @@ impl Upstream {
     fn judge<R: Receiver>(&mut self, header: Header, frame: &[u8], to: &mut R) -> Result<Verdict, Error> {
         match (header.tag, self.expected.front()) {
             (b'S', _) => self.parameter(frame, to),
-            (b'N' | b'A', _) => Ok(Verdict::Keep),
+            (b'N', _) => Ok(Verdict::Keep),
+            (b'A', _) => self.notification(frame, to),
             (b'E', _) => Ok(self.error(frame, to)),
             (b'1', Some(Expected::Parse { show, .. })) | (b'3', Some(Expected::Close { show, .. })) => {
                 let hide = *show != Show::Pass;
@@ -272,6 +278,20 @@ impl Upstream {
         }
         Arc::make_mut(&mut self.parameters).set(name, value);
         Ok(if to.parameter_status(name, value) { Verdict::Keep } else { Verdict::Drop })
+    }
+
+    /// The client knows other clients of the gateway by the process ids that they were told.
+    fn notification<R: Receiver>(&self, frame: &[u8], to: &R) -> Result<Verdict, Error> {
+        let told = backend::notification(frame)?;
+        if !to.hears(told.channel) {
+            return Ok(Verdict::Drop);
+        }
+        let client = self.notifiers.as_ref().and_then(|(known, _)| known.client(told.process));
+        Ok(client.map_or(Verdict::Keep, |client| {
+            let mut bytes = BytesMut::new();
+            backend::write_notification(&mut bytes, client, told.channel, told.payload);
+            Verdict::Replace(bytes)
+        }))
     }
 
     fn error<R: Receiver>(&mut self, frame: &[u8], to: &mut R) -> Verdict {

@@ -11,12 +11,14 @@
 
 mod deliver;
 mod login;
+mod notifiers;
 mod prepared;
 mod private;
 mod settings;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::BytesMut;
 
@@ -25,6 +27,7 @@ use crate::wire::startup::CancelKey;
 
 pub use deliver::Receiver;
 pub use login::{Login, LoginError, LoginStep};
+pub use notifiers::Notifiers;
 pub use prepared::{Prepared, PreparedSet, Reading, Registry, Scope, StatementId};
 pub use private::{Answer, Column, Private};
 pub use settings::{Interner, Parameters, Settings, literal, value_sql};
@@ -237,6 +240,10 @@ pub struct Upstream {
     pub parameters: Arc<Parameters>,
     /// What cancels it.
     pub key: CancelKey,
+    /// NotificationResponse messages that came during exchanges of the gateway's own: they are the client's.
+    pub overheard: BytesMut,
+    /// Whose notifications come from where on this server's node, and this connection's own entry there.
+    notifiers: Option<(Arc<Notifiers>, Arc<AtomicU32>)>,
     expected: VecDeque<Expected>,
     /// Entries of `expected` that end with ReadyForQuery.
     unready: usize,
@@ -268,6 +275,8 @@ impl Upstream {
             settings: Some(settings),
             parameters,
             key,
+            overheard: BytesMut::new(),
+            notifiers: None,
             expected: VecDeque::new(),
             unready: 0,
             group: 0,
@@ -279,6 +288,18 @@ impl Upstream {
             fatal: None,
             unnamed: None,
             litter: Vec::new(),
+        }
+    }
+
+    /// Makes this connection's process known to those who hear of its notifications.
+    pub fn enroll(&mut self, notifiers: &Arc<Notifiers>) {
+        self.notifiers = Some((Arc::clone(notifiers), notifiers.enroll(self.key.pid)));
+    }
+
+    /// What is sent from now on may notify, for a client that was told this process id.
+    pub fn notifies_as(&self, process: u32) {
+        if let Some((_, own)) = &self.notifiers {
+            own.store(process, Ordering::Relaxed);
         }
     }
 

@@ -1,4 +1,5 @@
-//! Exchanges of the gateway's own on a server connection: settings, audits, BEGIN. No client sees them.
+//! Exchanges of the gateway's own on a server connection: settings, audits, BEGIN. No client sees them; notifications that
+//! come in between are kept for the client in [`Upstream::overheard`].
 //!
 //! Invariant: one is begun only on a connection that has answered everything before.
 //! Deliberately absent: what is asked.
@@ -33,8 +34,6 @@ pub struct Answer {
     pub rows: Vec<Vec<Column>>,
     /// The frame of the first ErrorResponse.
     pub error: Option<BytesMut>,
-    /// NotificationResponse messages that came in between: they are the client's.
-    pub notifications: BytesMut,
     /// The transaction status afterwards.
     pub status: TransactionStatus,
 }
@@ -105,7 +104,7 @@ impl Private {
                         .collect(),
                 ),
                 b'E' if answer.error.is_none() => answer.error = Some(frame),
-                b'A' => answer.notifications.extend_from_slice(&frame),
+                b'A' => upstream.overheard.extend_from_slice(&frame),
                 _ => {}
             }
         }

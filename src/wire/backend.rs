@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::frame::{HEADER_LEN, Malformed, cstr};
+use super::frame::{HEADER_LEN, Malformed, backend_header, cstr};
 use super::frontend::frame;
 
 /// The status byte of ReadyForQuery.
@@ -122,6 +122,50 @@ pub fn data_row(frame: &[u8]) -> Result<Vec<Option<&[u8]>>, Malformed> {
     Ok(columns)
 }
 
+/// What a NotificationResponse says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notification<'a> {
+    /// The process that notified.
+    pub process: u32,
+    /// The channel's name.
+    pub channel: &'a [u8],
+    /// The payload.
+    pub payload: &'a [u8],
+}
+
+/// Reads a NotificationResponse from its whole frame.
+///
+/// # Errors
+/// Missing parts.
+pub fn notification(frame: &[u8]) -> Result<Notification<'_>, Malformed> {
+    let bad = || Malformed::Body("NotificationResponse");
+    let (process, rest) = frame.get(HEADER_LEN..).and_then(<[u8]>::split_first_chunk::<4>).ok_or_else(bad)?;
+    let (channel, rest) = cstr(rest).ok_or_else(bad)?;
+    let (payload, _) = cstr(rest).ok_or_else(bad)?;
+    Ok(Notification { process: u32::from_be_bytes(*process), channel, payload })
+}
+
+/// Writes a NotificationResponse.
+pub fn write_notification(out: &mut BytesMut, process: u32, channel: &[u8], payload: &[u8]) {
+    frame(out, b'A', |out| {
+        out.put_u32(process);
+        for text in [channel, payload] {
+            out.put_slice(text);
+            out.put_u8(0);
+        }
+    });
+}
+
+/// The whole frames at the front of `bytes`, one after the other.
+pub fn frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let header = backend_header(bytes).ok().flatten()?;
+        let (frame, rest) = bytes.split_at_checked(header.len)?;
+        bytes = rest;
+        Some(frame)
+    })
+}
+
 /// Writes an ErrorResponse (`E`) or, with the other tag, a NoticeResponse (`N`).
 pub fn write_error(out: &mut BytesMut, tag: u8, severity: &str, sqlstate: &str, message: &str, hint: Option<&str>) {
     let mut fields = vec![(b'S', severity), (b'V', severity), (b'C', sqlstate), (b'M', message)];
@@ -198,7 +242,7 @@ mod tests {
         assert_eq!(fields.sqlstate, "42601");
         assert_eq!(fields.message, "bad thing");
         assert_eq!(fields.hint.as_deref(), Some("do this"));
-        assert_eq!(super::super::frame::backend_header(&out).unwrap().unwrap().len, out.len());
+        assert_eq!(backend_header(&out).unwrap().unwrap().len, out.len());
     }
 
     #[test]

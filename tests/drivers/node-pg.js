@@ -132,7 +132,32 @@ const tests = {
       });
       await listener.query('LISTEN node_news');
       await withClient((speaker) => speaker.query("NOTIFY node_news, 'arrived'"));
-      assert.equal((await heard).payload, 'arrived');
+      const first = await heard;
+      assert.equal(first.payload, 'arrived');
+      assert.notEqual(first.processId, listener.processID);
+      // Many, in order, among statements and transactions of its own.
+      const all = [];
+      const done = new Promise((resolve, reject) => {
+        listener.on('notification', (told) => {
+          all.push(told);
+          if (all.length === 20) resolve();
+        });
+        setTimeout(() => reject(new Error(`${all.length} notifications within 20 s`)), 20000).unref();
+      });
+      await listener.query('LISTEN "Größe 🚂"');
+      await withClient(async (speaker) => {
+        for (let n = 0; n < 20; n += 2) {
+          await speaker.query('SELECT pg_notify($1, $2)', ['Größe 🚂', `ö${n}`]);
+          await listener.query('BEGIN');
+          await listener.query('SELECT pg_notify($1, $2)', ['Größe 🚂', `ö${n + 1}`]);
+          await listener.query('COMMIT');
+        }
+        await done;
+        assert.deepEqual(all.map((told) => told.payload), Array.from({ length: 20 }, (_, n) => `ö${n}`));
+        const own = new Promise((resolve) => { listener.once('notification', resolve); });
+        await listener.query("NOTIFY node_news, 'own'");
+        assert.equal((await own).processId, listener.processID);
+      });
     });
   },
 

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import threading
+import time
 import uuid
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -216,6 +217,23 @@ def notifications():
         speaker.execute("SELECT pg_notify('psycopg_news', 'arrived')")
         heard = list(listener.notifies(timeout=20, stop_after=1))
         assert [(n.channel, n.payload) for n in heard] == [("psycopg_news", "arrived")], heard
+        heard = []
+        listener.add_notify_handler(heard.append)
+        for n, sender in enumerate([speaker, listener, speaker]):
+            sender.execute("NOTIFY psycopg_news")
+            deadline = time.monotonic() + 20
+            while len(heard) <= n and time.monotonic() < deadline:
+                listener.execute("SELECT 1")
+            assert [n.pid for n in heard[n:]] == [sender.info.backend_pid], heard
+    # Names and payloads beyond ASCII, in another encoding than the speaker's.
+    with connect(autocommit=True, client_encoding="latin1") as listener, connect(autocommit=True) as speaker:
+        listener.execute('LISTEN "Grüße \"\"x\"\""')
+        for n in range(20):
+            speaker.execute("SELECT pg_notify(%s, %s)", ['Grüße "x"', f"größer {n}"])
+        heard = list(listener.notifies(timeout=20, stop_after=20))
+        assert [(n.channel, n.payload) for n in heard] == [('Grüße "x"', f"größer {n}") for n in range(20)], heard
+        listener.execute("UNLISTEN *")
+        assert listener.execute("SELECT count(*) FROM pg_listening_channels()").fetchone() == (0,)
 
 
 def cancellation():

@@ -15,6 +15,7 @@ mod drivers;
 mod groups;
 mod hostile;
 mod leaks;
+mod listen;
 mod pooling;
 mod reload;
 mod replicas;

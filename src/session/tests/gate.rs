@@ -376,7 +376,8 @@ impl Gate {
         if let Some(audit) = client.session.audit() {
             let answer = ask(server, &audit.sql, &mut self.rng);
             assert!(answer.error.is_none());
-            client.session.output.extend_from_slice(&answer.notifications);
+            let overheard = server.up.overheard.split();
+            client.session.take_notifications(&overheard);
             server.up.settings = client.session.audited(&audit, &answer).map(Arc::new);
         }
         let wanted = Arc::clone(&client.session.settings);
