@@ -72,6 +72,8 @@ pub(super) struct Conversation {
     pub(super) ear: Option<Box<Ear>>,
     /// And whether the server held listens to that too: what it listens to is what the session listens to then.
     pub(super) shown: bool,
+    /// Units went to the server held behind one that may have left state there: that was not asked about yet.
+    pub(super) unasked: bool,
     /// There while the session wants to be told of its statements' ways.
     pub(super) trace: Option<Box<Trace>>,
 }
@@ -130,6 +132,7 @@ pub(super) async fn drive(
         writes_in_flight: false,
         ear: None,
         shown: false,
+        unasked: false,
         trace: None,
     };
     trace::follow(&mut conversation.trace, &conversation.session.settings);
@@ -276,6 +279,7 @@ impl Conversation {
                 self.refuse_on_server(reply);
             }
             Ok(route) => {
+                self.unasked |= busy && self.session.audit_due();
                 self.writes_in_flight |= route.writes;
                 if route.writes {
                     lent.upstream.notifies_as(self.handle.key.pid);

@@ -43,6 +43,7 @@ impl Conversation {
         if let Some(trace) = &mut self.trace {
             trace.flush(&mut self.session);
         }
+        self.unasked = false;
         let mut asked = false;
         if let Some(audit) = self.session.audit() {
             self.context.metrics.worker(self.worker).audits.one();
@@ -145,7 +146,9 @@ impl Conversation {
         self.shown = false;
         let node = lent.pool().node.spec.name.clone();
         let unready = lent.upstream.unready();
-        let pinned = self.account.mode == PoolMode::Session || self.session.pins.any();
+        // What a client was told to be set, locked or listened to, and pipelined on, may be gone.
+        let unasked = std::mem::take(&mut self.unasked);
+        let pinned = self.account.mode == PoolMode::Session || self.session.pins.any() || unasked;
         let in_block = lent.upstream.status() != TransactionStatus::Idle;
         let at_edge = lent.upstream.at_frame_edge() && lent.upstream.copy() == Copy::None;
         let unknown = self.writes_in_flight && unready > 0;

@@ -222,3 +222,26 @@ fn databases_and_users_are_apart() {
         assert!(!answer.iter().any(|(tag, _)| *tag == b'A'), "{answer:?}");
     }
 }
+
+/// The client has read that it listens, and the server went before it was asked to what.
+#[test]
+fn what_was_answered_and_pipelined_on_is_not_lost_in_silence() {
+    let database = database("listen_pipelined");
+    let gateway = Gateway::start();
+    for first in ["LISTEN a", "SET work_mem = '7MB'"] {
+        let (mut one, _) = raw(&gateway, &database);
+        // So slowly that the second goes behind it.
+        let first_text = format!("SELECT pg_sleep(0.3), pg_current_xact_id(); {first}\0");
+        let second = b"SELECT pg_sleep(600), pg_current_xact_id()\0";
+        one.send(&[message(b'Q', first_text.as_bytes()), message(b'Q', second)].concat());
+        one.until(b'Z');
+        let sql = format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+             WHERE datname = '{database}' AND state = 'active' AND query = 'SELECT pg_sleep(600), pg_current_xact_id()'"
+        );
+        eventually("the server at work is ended", || gateway.cluster.primary().psql("postgres", &sql).unwrap() == "1");
+        let (tag, body) = one.rest().pop().unwrap();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        assert!(tag == b'E' && text.contains("FATAL"), "{first}: {text}");
+    }
+}
