@@ -239,6 +239,9 @@ impl Conversation {
                     self.writes.sent(route.shard);
                 }
                 lent.pool().node.count_sent(route.target.role);
+                if self.session.pins.any() {
+                    self.context.metrics.worker(self.worker).pinned(self.session.pins);
+                }
                 if let Some(trace) = &mut self.trace {
                     trace.kept(&self.session, lent.upstream.status(), busy);
                     let shard =

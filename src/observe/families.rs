@@ -54,6 +54,8 @@ families! {
     SENT = Counter "client_sent_bytes" [] "Bytes sent to clients after their log-in.";
 
     STATEMENTS = Counter "statements" ["cluster", "shard", "node", "target"] "Statements sent to a node, by the role that was decided: primary, replica, any. A pipeline up to its Sync counts as one.";
+    STATEMENTS_PINNED = Counter "statements_pinned" [] "Those of them that went to a server that their session must keep, whatever the causes; session pooling is none.";
+    PINNED_CAUSES = Counter "statements_pinned_causes" ["cause"] "The same by cause; one statement may have several.";
     LOCAL = Counter "local_answers" [] "Statements answered by the gateway itself, such as the BEGIN of a transaction that waits for its first statement.";
     REJECTED = Counter "rejected" ["class"] "Statements answered with an error of the gateway's own, by the SQLSTATE's class.";
     AUDITS = Counter "session_audits" [] "Questions to servers about the state that a session left there.";

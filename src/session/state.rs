@@ -78,24 +78,44 @@ impl Pins {
         self != Self::default()
     }
 
-    /// The reasons' names.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
+    /// The names of all reasons, in the order of [`Pins::flags`].
+    pub const CAUSES: [&str; 12] = [
+        "temporary objects",
+        "advisory locks",
+        "WITH HOLD cursors",
+        "LISTEN",
+        "SQL PREPARE",
+        "LOAD",
+        "currval or lastval",
+        "a large prepared statement",
+        "a large unnamed statement",
+        "a setting under a computed name",
+        "large settings",
+        "seeded random numbers",
+    ];
+
+    /// Which of [`Pins::CAUSES`] hold.
+    #[must_use]
+    pub fn flags(self) -> [bool; Self::CAUSES.len()] {
         [
-            (self.temporary, "temporary objects"),
-            (self.advisory_lock, "advisory locks"),
-            (self.hold_cursor, "WITH HOLD cursors"),
-            (self.listen, "LISTEN"),
-            (self.sql_prepare, "SQL PREPARE"),
-            (self.load, "LOAD"),
-            (self.sequence, "currval or lastval"),
-            (self.large_statement, "a large prepared statement"),
-            (self.large_unnamed, "a large unnamed statement"),
-            (self.computed_setting, "a setting under a computed name"),
-            (self.large_settings, "large settings"),
-            (self.seed, "seeded random numbers"),
+            self.temporary,
+            self.advisory_lock,
+            self.hold_cursor,
+            self.listen,
+            self.sql_prepare,
+            self.load,
+            self.sequence,
+            self.large_statement,
+            self.large_unnamed,
+            self.computed_setting,
+            self.large_settings,
+            self.seed,
         ]
-        .into_iter()
-        .filter_map(|(holds, name)| holds.then_some(name))
+    }
+
+    /// The names of the reasons that hold.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        self.flags().into_iter().zip(Self::CAUSES).filter_map(|(holds, name)| holds.then_some(name))
     }
 }
 
