@@ -127,6 +127,10 @@ impl Conversation {
             Some(lent) => (lent.upstream.copy(), lent.upstream.unready() > 0, lent.upstream.output.is_empty()),
             None => (Copy::None, false, true),
         };
+        if !room && !self.half_closed {
+            // The server's socket is full; its readiness to write wakes the task. What the client sends can wait.
+            return Poll::Pending;
+        }
         let blocked = self.blocked && busy;
         if !blocked && !self.session.input.is_empty() {
             self.blocked = false;
