@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::SimpleQueryMessage::Row;
 
-use crate::support::{Gateway, database, direct};
+use crate::support::{Gateway, database, direct, eventually};
 
 const WHERE: &str = "SELECT current_setting('cluster_name')";
 
@@ -112,4 +112,40 @@ fn the_admin_listener_tells_health_and_metrics() {
     }
     let (_, metrics) = gateway.admin("/metrics").unwrap();
     assert!(metrics.contains("# TYPE pointsman_"), "{metrics}");
+}
+
+#[tokio::test]
+async fn what_one_session_defines_all_find_at_once() {
+    let cluster = pointsman::demo::Cluster::builder().replicas(1).start(|_| {}).unwrap();
+    let gateway = Gateway::in_front_of(&cluster).start();
+    let (definer, other) = (gateway.connect("demo").await, gateway.connect("demo").await);
+    other.batch_execute("SELECT 1").await.unwrap();
+    let replay =
+        |what: &str| cluster.replicas()[0].psql("postgres", &format!("SELECT pg_wal_replay_{what}()")).unwrap();
+    // A replica that is far behind, with applications of several connections before it.
+    replay("pause");
+    for n in 0..3 {
+        definer.batch_execute(&format!("CREATE TABLE t{n} (n int)")).await.unwrap();
+        if n == 2 {
+            // Until the catalogue has it, what is read of it goes to the primary in any case.
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+        }
+        other.query(&format!("SELECT n FROM t{n}"), &[]).await.unwrap_or_else(|error| panic!("{n}: {error:?}"));
+        definer.batch_execute(&format!("ALTER TABLE t{n} ADD COLUMN m int")).await.unwrap();
+        // Also a session that was not there.
+        let new = gateway.connect("demo").await;
+        new.query(&format!("SELECT m FROM t{n}"), &[]).await.unwrap_or_else(|error| panic!("{n}: {error:?}"));
+    }
+    replay("resume");
+    if direct() {
+        return;
+    }
+    // And then the replica serves again, those sessions as well.
+    eventually("the replica answers", || gateway.query("demo", WHERE) == "r1");
+    for client in [&definer, &other] {
+        let start = Instant::now();
+        while client.query_one(WHERE, &[]).await.unwrap().get::<_, &str>(0) != "r1" {
+            assert!(start.elapsed() < Duration::from_secs(30));
+        }
+    }
 }
