@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust acceptance lint fmt bench conformance fuzz check-plugins budget prepare clean
+.PHONY: help demo test test-rust acceptance lint fmt bench drivers conformance fuzz check-plugins budget prepare clean
 
 # One profile for everything, so that Wasmtime is compiled once.
 CARGO_FLAGS ?= --release --locked
@@ -39,6 +39,10 @@ acceptance: ## what is promised, with figures: 1 GiB through COPY, 200 policy sw
 	@scripts/install-missing.sh compiler postgresql
 	@POINTSMAN_ACCEPTANCE=1 POINTSMAN_BULK_MIB=1024 cargo test $(CARGO_FLAGS) --test it -- --test-threads=1 --nocapture \
 	  acceptance:: bulk:: hostile:: $(ARGS)
+
+drivers: ## every driver and ORM, also pgjdbc, which needs a JDK
+	@scripts/install-missing.sh compiler postgresql drivers java
+	@cargo test $(CARGO_FLAGS) --test it -- --include-ignored --nocapture drivers:: $(ARGS)
 
 lint: ## formatting, clippy, shell scripts, dependency rules
 	@cargo fmt --check

@@ -1,6 +1,7 @@
-"""psycopg 3 doing real work through a connection string: `psycopg_work.py URL`. Says what failed, exit code 1 then."""
+"""psycopg 3 doing real work through the connection string POINTSMAN_TEST_URL. Says what failed, exit code 1 then."""
 
 import asyncio
+import os
 import sys
 import threading
 import uuid
@@ -12,7 +13,7 @@ from psycopg import errors
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-URL = sys.argv[1]
+URL = os.environ["POINTSMAN_TEST_URL"]
 
 
 def connect(**options):
