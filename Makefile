@@ -40,8 +40,9 @@ acceptance: ## what is promised, with figures: 1 GiB through COPY, 200 policy sw
 	@POINTSMAN_ACCEPTANCE=1 POINTSMAN_BULK_MIB=1024 cargo test $(CARGO_FLAGS) --test it -- --test-threads=1 --nocapture \
 	  acceptance:: bulk:: hostile:: $(ARGS)
 
-drivers: ## every driver and ORM, also pgjdbc, which needs a JDK
+drivers: ## every driver and ORM, also those that need a JDK (pgjdbc) or crates of their own (sqlx, diesel-async)
 	@scripts/install-missing.sh compiler postgresql drivers java
+	@cargo build --release --locked --manifest-path tests/drivers/rust/Cargo.toml --target-dir "$(CARGO_TARGET_DIR)/drivers/rust"
 	@cargo test $(CARGO_FLAGS) --test it -- --include-ignored --nocapture drivers:: $(ARGS)
 
 lint: ## formatting, clippy, shell scripts, dependency rules

@@ -86,6 +86,18 @@ fn pgjdbc() {
     work("pgjdbc", Command::new("java").args(["-cp", &path]).arg(script("java/PgjdbcWork.java")));
 }
 
+#[test]
+#[ignore = "`make drivers` runs it: it needs crates of its own"]
+fn sqlx() {
+    work("sqlx", &mut Command::new(driver_file("rust/release/sqlx_work")));
+}
+
+#[test]
+#[ignore = "`make drivers` runs it: it needs crates of its own"]
+fn diesel_async() {
+    work("diesel", &mut Command::new(driver_file("rust/release/diesel_work")));
+}
+
 #[tokio::test]
 async fn tokio_postgres_values_go_there_and_back() {
     let database = database("tokio_values");
