@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use super::published::Published;
 use crate::auth::{Credentials, Secret};
 use crate::catalog::{Catalog, Definitions};
 use crate::config::{self, Address, Pool as PoolConfig, PoolMode, RoleSetting, UpstreamTlsMode};
@@ -20,9 +21,6 @@ use crate::net::{ClientTls, ClientTlsFiles, NetError, ServerAddress, TlsMode};
 use crate::pool::{Budget, Connector, Pool, PoolLimits};
 use crate::topology::{Node, NodeSpec, Role, Topology};
 use crate::upstream::{Interner, Parameters, Settings};
-
-/// Replicas are taken to have all DDL that is older, as far as sessions that begin then are concerned.
-const LATELY: Duration = Duration::from_secs(30);
 
 /// Database and user.
 type AccountKey = (Box<str>, Box<str>);
@@ -46,11 +44,8 @@ pub struct Cluster {
     schema: AtomicU64,
     /// See [`Definitions::redefined`].
     redefined: AtomicU64,
-    /// DDL that was acknowledged and that others can see.
-    published: AtomicU64,
-    /// When, in milliseconds since `began`.
-    published_at: AtomicU64,
-    began: Instant,
+    /// DDL that others can see.
+    pub published: Published,
     /// By the databases' names on the servers.
     catalogs: Mutex<HashMap<Box<str>, Arc<ArcSwap<Catalog>>>>,
     /// The last number given to a catalogue, in the whole process.
@@ -120,9 +115,7 @@ impl Cluster {
             workers,
             schema: AtomicU64::new(0),
             redefined: AtomicU64::new(0),
-            published: AtomicU64::new(0),
-            published_at: AtomicU64::new(0),
-            began: Instant::now(),
+            published: Published::default(),
             catalogs: Mutex::default(),
             catalog_numbers,
             monitor: OnceLock::new(),
@@ -270,26 +263,6 @@ impl Cluster {
     pub fn redefined(&self) {
         self.redefined.fetch_add(1, Ordering::Relaxed);
         self.schema_changed();
-    }
-
-    /// DDL that others can see was acknowledged: their reads need a replica that has it.
-    pub fn publish(&self) {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.published_at.store(now, Ordering::Relaxed);
-        self.published.fetch_add(1, Ordering::Release);
-    }
-
-    /// How often [`Cluster::publish`] was called.
-    #[must_use]
-    pub fn published(&self) -> u64 {
-        self.published.load(Ordering::Acquire)
-    }
-
-    /// Whether a session that begins now may meet a replica that lacks what was published.
-    #[must_use]
-    pub fn published_lately(&self) -> bool {
-        let at = Duration::from_millis(self.published_at.load(Ordering::Relaxed));
-        self.published() > 0 && self.began.elapsed().saturating_sub(at) < LATELY
     }
 
     /// What was defined so far.

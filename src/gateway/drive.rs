@@ -65,8 +65,8 @@ pub(super) struct Conversation {
     pub(super) writes: Writes,
     /// The snapshot's serial that `account` was found under.
     serial: u32,
-    /// Of [`Cluster::published`], what the session's reads take into account.
-    published: Option<u64>,
+    /// Of the cluster's published DDL, what the session's reads take into account.
+    published: u64,
     /// Something in flight may write: its lost answer leaves open whether it did.
     pub(super) writes_in_flight: bool,
     /// There while the session wants to be told of its statements' ways.
@@ -123,7 +123,7 @@ pub(super) async fn drive(
         id,
         chain: None,
         writes: Writes::default(),
-        published: None,
+        published: 0,
         serial: 0,
         writes_in_flight: false,
         trace: None,
@@ -182,7 +182,10 @@ impl Conversation {
         if self.held.is_none() {
             self.follow_configuration()?;
         }
-        self.follow_definitions();
+        let cluster = &self.account.cluster;
+        if self.published != cluster.published.count() {
+            self.published = cluster.published.join(&cluster.topology, &mut self.writes);
+        }
         self.session.scope = Scope { account: self.account.id, schema: self.account.cluster.schema() };
         if let Some(trace) = &mut self.trace {
             trace.begin();
@@ -310,29 +313,11 @@ impl Conversation {
         });
         if !Arc::ptr_eq(&next.cluster, &account.cluster) {
             self.writes = self.writes.carried_to(&next.cluster.topology);
+            self.published = 0;
         }
         self.serial = live.serial;
         self.account = next;
         Ok(())
-    }
-
-    /// DDL is everybody's write: an application with several connections has made it for all of them.
-    fn follow_definitions(&mut self) {
-        let cluster = &self.account.cluster;
-        let published = cluster.published();
-        if self.published == Some(published) {
-            return;
-        }
-        let concerns = self.published.is_some() || cluster.published_lately();
-        self.published = Some(published);
-        if concerns {
-            for shard in 0..cluster.topology.shards().len() {
-                if !self.writes.waiting(shard) {
-                    self.writes.sent(shard);
-                    self.writes.acknowledged(&cluster.topology, shard);
-                }
-            }
-        }
     }
 
     /// The worker's counters.

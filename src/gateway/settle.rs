@@ -36,9 +36,10 @@ impl Conversation {
         }
         if self.session.effects().any(Effects::DDL) {
             self.account.cluster.schema_changed();
-            if !self.session.effects().any(Effects::TEMPORARY) {
-                self.account.cluster.publish();
-            }
+        }
+        if std::mem::take(&mut self.session.publishes) {
+            let cluster = &self.account.cluster;
+            cluster.published.add(&cluster.topology);
         }
         if std::mem::take(&mut self.session.redefines) {
             self.account.cluster.redefined();

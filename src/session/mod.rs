@@ -94,6 +94,8 @@ pub struct Session {
     pub deferred: Deferred,
     /// The transaction at hand may redefine what others run.
     pub redefines: bool,
+    /// It holds DDL that others can see once it has ended.
+    pub publishes: bool,
     /// Whose servers the session uses, and under which schema: what a Parse may be answered from.
     pub scope: Scope,
     shared: Arc<Shared>,
@@ -223,6 +225,7 @@ impl Session {
             pins: Pins::default(),
             deferred: Deferred::default(),
             redefines: false,
+            publishes: false,
             scope: Scope::default(),
             shared,
             statements: Statements::default(),

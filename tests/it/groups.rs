@@ -58,7 +58,7 @@ impl Test {
         let database = database(label);
         let gateway = Gateway::start();
         gateway.query(&database, "CREATE TABLE t (n int)");
-        gateway.cluster.wait_replayed().unwrap();
+        gateway.replicas_serve(&database);
         Self { database, gateway }
     }
 

@@ -218,6 +218,19 @@ impl<'a> Gateway<'a> {
         succeed(self.psql(database).args(["-c", sql]))
     }
 
+    /// Waits until both replicas answer the reads of new sessions: they have what was defined before, and the gateway knows.
+    #[track_caller]
+    pub(crate) fn replicas_serve(&self, database: &str) {
+        self.cluster.wait_replayed().unwrap();
+        if !super::direct() {
+            let mut seen = std::collections::BTreeSet::new();
+            eventually("both replicas to serve", || {
+                seen.insert(self.query(database, "SELECT current_setting('cluster_name')"));
+                seen.contains("r1") && seen.contains("r2")
+            });
+        }
+    }
+
     /// A tokio-postgres client. Its connection runs on the current runtime.
     pub(crate) async fn connect(&self, database: &str) -> tokio_postgres::Client {
         self.try_connect(database).await.unwrap_or_else(|error| panic!("no connection to {database}: {error:?}"))
