@@ -222,6 +222,7 @@ impl Conversation {
             };
         };
         let busy = lent.upstream.unready() > 0;
+        let doubtful = self.session.doubtful(&lent.upstream);
         match decided {
             Ok(route) if busy && !route.admits(&lent.pool().node) => self.blocked = true,
             Err(_) if busy => self.blocked = true,
@@ -240,6 +241,13 @@ impl Conversation {
                 .hint("Let the transaction begin with it, or without READ ONLY: then all of it runs on the primary.");
                 self.refuse_on_server(reply);
             }
+            // Looked at again when that is known.
+            Ok(_) if !doubtful.is_empty() && busy => self.blocked = true,
+            Ok(_) if !doubtful.is_empty() => match private::confirm(lent, &doubtful, &self.session.settings).await {
+                Ok(None) => {}
+                Ok(Some(reply)) => self.refuse_on_server(reply),
+                Err(error) => return self.server_lost(&error.to_string()),
+            },
             Ok(route) => {
                 self.writes_in_flight |= route.writes;
                 if route.writes {
@@ -459,6 +467,15 @@ impl Conversation {
             if let Some(refused) = private::error_of(&answer) {
                 return Ok(Some(refused));
             }
+        }
+        let doubtful = self.session.doubtful(&lent.upstream);
+        if !doubtful.is_empty()
+            && let Some(refused) = private::confirm(lent, &doubtful, &self.session.settings).await?
+        {
+            if lent.upstream.take_outdated() {
+                self.account.cluster.schema_changed();
+            }
+            return Ok(Some(refused));
         }
         let fails = self.session.deferred.failed();
         let Some(prelude) = self.session.deferred.take_prelude() else { return Ok(None) };

@@ -34,7 +34,7 @@ impl Conversation {
         if std::mem::take(&mut self.writes_in_flight) {
             self.writes.acknowledged(&self.account.cluster.topology, lent.pool().node.shard);
         }
-        if self.session.effects().any(Effects::DDL) {
+        if lent.upstream.take_outdated() | self.session.effects().any(Effects::DDL) {
             self.account.cluster.schema_changed();
         }
         if std::mem::take(&mut self.session.publishes) {

@@ -38,7 +38,7 @@ impl Session {
                     let bind = frontend::bind(frame).ok().map(|bind| BoundValues {
                         rest: bind.rest,
                         whole: op.rest == 0,
-                        types: statement.types.get(2..).unwrap_or_default(),
+                        types: statement.settled_types().get(2..).unwrap_or_default(),
                     });
                     Some(Part { text: &statement.text, analysis: &statement.analysis, bind, simple: false })
                 }

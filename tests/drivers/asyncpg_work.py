@@ -286,8 +286,8 @@ async def errors():
 
 async def traffic(traffic, number):
     connection = await asyncpg.connect(traffic.url)
-    read = f"SELECT id, label, v::bigint AS v FROM {traffic.table} WHERE id = $1"
-    write = f"UPDATE {traffic.table} SET n = n + 1 WHERE id = $1 RETURNING id, label, v::bigint AS v"
+    read = f"SELECT * FROM {traffic.table} WHERE id = $1"
+    write = f"UPDATE {traffic.table} SET n = n + 1 WHERE id = $1 RETURNING *"
     turn = 0
     while not traffic.over():
         turn += 1

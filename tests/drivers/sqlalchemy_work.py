@@ -299,8 +299,8 @@ def use(traffic, number):
 
 async def use_async(traffic, number):
     engine = sa_async.create_async_engine(url("asyncpg", traffic.url), pool_size=1)
-    read = sa.text(f"SELECT id, label, v::bigint AS v FROM {traffic.table} WHERE id = :id")
-    write = sa.text(f"UPDATE {traffic.table} SET n = n + 1 WHERE id = :id RETURNING id, label, v::bigint AS v")
+    read = sa.text(f"SELECT * FROM {traffic.table} WHERE id = :id")
+    write = sa.text(f"UPDATE {traffic.table} SET n = n + 1 WHERE id = :id RETURNING *")
     turn = 0
     while not traffic.over():
         turn += 1

@@ -16,6 +16,7 @@ mod groups;
 mod hostile;
 mod leaks;
 mod pooling;
+mod redefined;
 mod reload;
 mod replicas;
 mod replication;

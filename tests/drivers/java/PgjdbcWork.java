@@ -415,7 +415,7 @@ public class PgjdbcWork {
 
         void use(int number) throws Exception {
             try (Connection connection = connect(url, "autosave", number % 2 == 0 ? "conservative" : "never");
-                 PreparedStatement read = connection.prepareStatement("SELECT id, label, v::bigint AS v FROM " + table + " WHERE id = ?");
+                 PreparedStatement read = connection.prepareStatement("SELECT * FROM " + table + " WHERE id = ?");
                  PreparedStatement write = connection.prepareStatement("UPDATE " + table + " SET n = n + 1 WHERE id = ?")) {
                 for (int turn = 0; !over; turn++) {
                     int id = (turn * 7 + number) % 50 + 1;
