@@ -31,7 +31,7 @@ use crate::pool::{CheckoutError, ConnectError, Lent, Pool};
 use crate::session::{LocalAnswer, Session};
 use crate::sql::Kind;
 use crate::topology::{Conditions, Position, Requirement, Writes};
-use crate::upstream::{ErrorReply, Scope};
+use crate::upstream::ErrorReply;
 use crate::wire::TransactionStatus;
 
 /// One client and what works for it.
@@ -186,7 +186,10 @@ impl Conversation {
         if self.published != cluster.published.count() {
             self.published = cluster.published.join(&cluster.topology, &mut self.writes);
         }
-        self.session.scope = Scope { account: self.account.id, schema: self.account.cluster.schema() };
+        self.session.scope.account = self.account.id;
+        if let Some(lent) = &mut self.held {
+            lent.upstream.prepared.enter(self.session.scope);
+        }
         if let Some(trace) = &mut self.trace {
             trace.begin();
         }
@@ -224,6 +227,22 @@ impl Conversation {
         let busy = lent.upstream.unready() > 0;
         let doubtful = self.session.doubtful(&lent.upstream);
         match decided {
+            // Drivers ask what a statement is like, wait, and send something else: a COPY, a write.
+            Ok(route)
+                if !(route.admits(&lent.pool().node) && self.session.unit().closed)
+                    && lent.pool().node.role() != crate::topology::Role::Primary
+                    && self.session.may_move(&lent.upstream) =>
+            {
+                match private::sync(lent).await {
+                    // Looked at again, as if the group began with it.
+                    Ok(_) => {
+                        self.session.move_group();
+                        self.session.forget_effects();
+                        self.release();
+                    }
+                    Err(error) => return self.server_lost(&error.to_string()),
+                }
+            }
             Ok(route) if busy && !route.admits(&lent.pool().node) => self.blocked = true,
             Err(_) if busy => self.blocked = true,
             Ok(route) if route.shard != lent.pool().node.shard => {

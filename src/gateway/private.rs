@@ -33,6 +33,16 @@ pub(super) fn ask<'a>(lent: &'a mut Lent, sql: &'a (impl AsRef<[u8]> + ?Sized)) 
     })
 }
 
+/// Ends a group, in which nothing runs.
+///
+/// Not cancel-safe, as [`ask`].
+pub(super) fn sync(lent: &mut Lent) -> Asking<'_> {
+    Box::pin(async move {
+        let private = Private::sync(&mut lent.upstream);
+        complete(lent, private).await
+    })
+}
+
 async fn complete(lent: &mut Lent, mut private: Private) -> Result<Answer, PrivateError> {
     let Server { stream, upstream, .. } = &mut **lent;
     loop {

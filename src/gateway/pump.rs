@@ -134,6 +134,7 @@ impl Conversation {
         let blocked = self.blocked && busy;
         if !blocked && !self.session.input.is_empty() {
             self.blocked = false;
+            self.session.scope.schema = self.account.cluster.schema();
             match self.session.pull(copy, busy) {
                 Pull::Unit => return Poll::Ready(Some(Event::Unit)),
                 Pull::Terminate if self.session.output.is_empty() => return Poll::Ready(Some(Event::Terminate)),

@@ -16,7 +16,6 @@ use crate::discover::Failure;
 use crate::net;
 use crate::pool::Lent;
 use crate::session::Session;
-use crate::sql::Effects;
 use crate::upstream::{Copy, ErrorReply};
 use crate::wire::TransactionStatus;
 
@@ -34,12 +33,12 @@ impl Conversation {
         if std::mem::take(&mut self.writes_in_flight) {
             self.writes.acknowledged(&self.account.cluster.topology, lent.pool().node.shard);
         }
-        if lent.upstream.take_outdated() | self.session.effects().any(Effects::DDL) {
-            self.account.cluster.schema_changed();
-        }
+        let cluster = &self.account.cluster;
         if std::mem::take(&mut self.session.publishes) {
-            let cluster = &self.account.cluster;
             cluster.published.add(&cluster.topology);
+            cluster.schema_changed();
+        } else if lent.upstream.take_outdated() {
+            cluster.schema_changed();
         }
         if std::mem::take(&mut self.session.redefines) {
             self.account.cluster.redefined();

@@ -76,6 +76,7 @@ impl Session {
                 up.expect(Expected::Close { statement: None, show: Show::Hide }, self);
             }
         }
+        self.declared_only = !unit.closed && unit.opens && unit.declares_one();
         // input[kept..at] goes as it is and was not yet moved.
         let (mut at, mut kept) = (0, 0);
         // The statement and the portal bound last.
@@ -519,7 +520,7 @@ impl Session {
         if statement.is_read_under(self.scope) {
             return statement;
         }
-        let reading = Reading { schema: self.scope.schema, settings: Some(&self.settings) };
+        let reading = Reading { scope: self.scope, settings: Some(&self.settings) };
         let analysis = || statement.analysis.clone();
         let renewed = self.shared.registry.share(&statement.text, statement.settled_types(), reading, analysis);
         if let Ok(bind) = frontend::bind(&self.input[bind.clone()])

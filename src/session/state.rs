@@ -152,6 +152,10 @@ impl Session {
             }
         }
         self.pins.load |= effects.any(Effects::LOAD);
+        if effects.any(Effects::DDL | Effects::TEMPORARY) {
+            // Until others see it, and for as long as there are temporary objects, names may mean something else to this session.
+            self.scope.own = self.shared.registry.unique();
+        }
     }
 
     /// Notes a setting that a statement may change.
@@ -337,6 +341,9 @@ impl Session {
     fn take_pins(&mut self, flags: &str) {
         let flag = |c: char| flags.contains(c);
         self.pins.temporary = flag('t');
+        if !self.pins.temporary {
+            self.scope.own = 0;
+        }
         self.pins.advisory_lock = flag('a');
         self.pins.hold_cursor = flag('h');
         self.pins.listen = flag('l');

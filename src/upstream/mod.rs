@@ -25,6 +25,7 @@ use crate::wire::{TransactionStatus, frontend};
 
 pub use deliver::Receiver;
 pub use login::{Login, LoginError, LoginStep};
+use prepared::DOUBTED;
 pub use prepared::{Prepared, PreparedSet, Reading, Registry, Scope, StatementId};
 pub use private::{Answer, Column, Private};
 pub use settings::{Interner, Parameters, Settings, literal, value_sql};
@@ -212,9 +213,6 @@ impl Expected {
         }
     }
 }
-
-/// A group in which nothing is sent: the next user of a statement makes sure of it.
-const DOUBTED: u64 = u64::MAX;
 
 /// Which way COPY data flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -43,7 +43,7 @@ pub struct Prepared {
     /// What the text means.
     pub analysis: Analysis,
     /// The first client's reading of it; nothing for a statement that is not shared.
-    reading: (u64, Names),
+    reading: (Schema, Names),
     /// What servers said of it when it was described first.
     described: Described,
     /// Where a Parse of it succeeded, the latest last.
@@ -66,10 +66,13 @@ struct Described {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Reading<'a> {
     /// DDL statements known: who parses a text again because the schema has changed must not get what was parsed before.
-    pub schema: u64,
+    pub scope: Scope,
     /// Where names are looked up.
     pub settings: Option<&'a Settings>,
 }
+
+/// DDL known of all sessions, and of the session's own.
+type Schema = (u64, u64);
 
 /// Values of [`NAMING`].
 type Names = [Option<Box<[u8]>>; 3];
@@ -78,10 +81,17 @@ type Names = [Option<Box<[u8]>>; 3];
 const NAMING: [&str; 3] = ["search_path", "role", "session_authorization"];
 
 impl Reading<'_> {
+    fn schema(&self) -> Schema {
+        (self.scope.schema, self.scope.own)
+    }
+
     fn names(&self) -> [Option<&[u8]>; 3] {
         NAMING.map(|name| self.settings.and_then(|settings| settings.bytes(name)))
     }
 }
+
+/// A group in which nothing is sent: the next user of a statement makes sure of it.
+pub(super) const DOUBTED: u64 = u64::MAX;
 
 /// The place of a statement in its registry's list.
 #[derive(Debug)]
@@ -97,6 +107,8 @@ pub struct Scope {
     pub account: u64,
     /// Grows with every DDL statement known.
     pub schema: u64,
+    /// Unique to a session whose own definitions others do not see: temporary objects, those of its open transaction; else 0.
+    pub own: u64,
 }
 
 #[derive(Debug)]
@@ -132,7 +144,7 @@ impl Prepared {
     /// Whether all DDL known in `scope` was known when the first client parsed it.
     #[must_use]
     pub fn is_read_under(&self, scope: Scope) -> bool {
-        self.reading.0 == scope.schema
+        self.reading.0 == (scope.schema, scope.own)
     }
 
     /// A ParameterDescription of it came, whole.
@@ -226,7 +238,7 @@ impl Registry {
         listed: Option<Listed>,
     ) -> Prepared {
         let id = StatementId(self.next.fetch_add(1, Ordering::Relaxed));
-        let reading = (reading.schema, reading.names().map(|value| value.map(Box::from)));
+        let reading = (reading.schema(), reading.names().map(|value| value.map(Box::from)));
         let (described, proven) = (Described::default(), Mutex::default());
         Prepared { id, text: text.into(), types: types.into(), analysis, reading, described, proven, listed }
     }
@@ -243,10 +255,10 @@ impl Registry {
         let mut others: SmallVec<[Arc<Prepared>; 1]> = SmallVec::new();
         let mut list = self.list.lock();
         let names = reading.names();
-        let hash = list.hasher.hash_one((types, text, reading.schema, names));
+        let hash = list.hasher.hash_one((types, text, reading.schema(), names));
         for held in list.by_hash.get(&hash).into_iter().flatten().filter_map(Weak::upgrade) {
             let (schema, held_names) = &held.reading;
-            let alike = *schema == reading.schema && held_names.each_ref().map(Option::as_deref) == names;
+            let alike = *schema == reading.schema() && held_names.each_ref().map(Option::as_deref) == names;
             if alike && *held.text == *text && *held.types == *types {
                 return held;
             }
@@ -256,6 +268,11 @@ impl Registry {
         let made = Arc::new(self.make(text, types, reading, analysis(), Some(listed)));
         list.by_hash.entry(hash).or_default().push(Arc::downgrade(&made));
         made
+    }
+
+    /// A number for [`Scope::own`].
+    pub fn unique(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Statements that are shared now.
@@ -321,7 +338,7 @@ impl PreparedSet {
             return false;
         }
         match self.held.get(&statement.id) {
-            Some(held) => held.changed,
+            Some(held) => held.changed || held.sent_in == Some(DOUBTED),
             None => !(self.crowded && statement.is_proven(self.scope, settings)),
         }
     }
@@ -439,8 +456,9 @@ mod tests {
         let mut settings = Settings::default();
         settings.set("search_path", "elsewhere");
         let elsewhere = Reading { settings: Some(&settings), ..Reading::default() };
-        let later = Reading { schema: 1, ..Reading::default() };
-        for reading in [elsewhere, later] {
+        let later = Reading { scope: Scope { schema: 1, ..Scope::default() }, ..Reading::default() };
+        let own = Reading { scope: Scope { own: 1, ..Scope::default() }, ..Reading::default() };
+        for reading in [elsewhere, later, own] {
             let other = share_as("SELECT 1", &[0, 0], reading);
             assert!(other.id != one.id && Arc::ptr_eq(&other, &share_as("SELECT 1", &[0, 0], reading)));
         }

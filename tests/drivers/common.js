@@ -100,6 +100,7 @@ class Traffic {
     await settled();
     const whole = (part) => part.finally(() => { this.over = true; });
     await Promise.all([whole(this.migrate()), whole(work(this))]);
+    await settled();
     const [{ total }] = await withClient(this.url, async (client) => (await client.query(`SELECT sum(n)::int AS total FROM ${this.table}`)).rows);
     // What was acknowledged is there, once; what failed is not there.
     if (total !== this.written) throw new Error(`${total} writes are there, ${this.written} were acknowledged`);

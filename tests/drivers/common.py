@@ -149,6 +149,7 @@ class Traffic:
                 self.stop.set()
 
         together(workers + 1, part)
+        settled()
         with psycopg.connect(self.url, autocommit=True) as connection:
             (total,) = connection.execute(f"SELECT sum(n) FROM {self.table}").fetchone()
         # What was acknowledged is there, once; what failed is not there.

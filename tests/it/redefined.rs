@@ -198,3 +198,29 @@ fn what_is_described_at_each_use_is_read_anew() {
     }
     ask(&mut client, &run("s", &[], false), "[1 one more] ZI");
 }
+
+#[test]
+fn a_session_sees_its_own_definitions_at_once() {
+    let test = Test::new("own_definitions", false);
+    let mut client = test.client();
+    let again = || [message(b'C', b"Ss\0"), prepare("s", READ)].concat();
+    ask(&mut client, &prepare("s", READ), "T2 ZI");
+    ask(&mut client, &query("BEGIN"), "ZT");
+    ask(&mut client, &run("s", &[], false), "[1 one] ZT");
+    ask(&mut client, &query("ALTER TABLE t ADD COLUMN more text DEFAULT 'more'"), "ZT");
+    ask(&mut client, &again(), "T3 ZT");
+    ask(&mut client, &run("s", &[], false), "[1 one more] ZT");
+    ask(&mut client, &query("ROLLBACK"), "ZI");
+    ask(&mut client, &again(), "T2 ZI");
+    ask(&mut client, &run("s", &[], false), "[1 one] ZI");
+    // A temporary table in the way of the other, and out of it again.
+    ask(&mut client, &query("CREATE TEMP TABLE t AS SELECT 'mine' AS only"), "ZI");
+    ask(&mut client, &again(), "T1 ZI");
+    ask(&mut client, &run("s", &[], false), "[mine] ZI");
+    let mut other = test.client();
+    ask(&mut other, &prepare("s", READ), "T2 ZI");
+    ask(&mut other, &run("s", &[], false), "[1 one] ZI");
+    ask(&mut client, &query("DROP TABLE pg_temp.t"), "ZI");
+    ask(&mut client, &again(), "T2 ZI");
+    ask(&mut client, &run("s", &[], false), "[1 one] ZI");
+}
