@@ -76,6 +76,7 @@ fn statements(source: &dyn Source, live: &Live, page: &mut Page<'_>) -> fmt::Res
     page.family(&f::REJECTED, |out| metrics.rejections().try_for_each(|(class, count)| out.value(&[&class], count)))?;
     page.single(&f::AUDITS, metrics.sum(|worker| &worker.audits))?;
     page.single(&f::SYNCS, metrics.sum(|worker| &worker.syncs))?;
+    page.single(&f::RERUNS, metrics.sum(|worker| &worker.reruns))?;
     page.single(&f::LOST, metrics.sum(|worker| &worker.lost_servers))?;
     page.single(&f::CANCELS, metrics.cancels.get())?;
     let analyses = source.analyses();

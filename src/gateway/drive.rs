@@ -17,6 +17,7 @@ use super::cancel::Handle;
 use super::context::Context;
 use super::login::connect_refusal;
 use super::pump::Event;
+use super::rerun::{Rerun, UNIT_LIMIT};
 use super::route::{self, Asker, Route};
 use super::settle::FINISH;
 use super::trace::{self, Trace};
@@ -67,6 +68,8 @@ pub(super) struct Conversation {
     serial: u32,
     /// Of the cluster's published DDL, what the session's reads take into account.
     published: u64,
+    /// The read in flight, if it may run again.
+    pub(super) rerun: Rerun,
     /// Something in flight may write: its lost answer leaves open whether it did.
     pub(super) writes_in_flight: bool,
     /// There while the session wants to be told of its statements' ways.
@@ -126,6 +129,7 @@ pub(super) async fn drive(
         published: 0,
         serial: 0,
         writes_in_flight: false,
+        rerun: Rerun::default(),
         trace: None,
     };
     trace::follow(&mut conversation.trace, &conversation.session.settings);
@@ -148,6 +152,8 @@ impl Conversation {
                 Event::Unit => self.unit().await,
                 Event::Settle => self.settle().await,
                 Event::Restore => self.restore().await,
+                Event::Again => self.again("").await,
+                Event::ServerLost(reason) if self.rerun.armed() => self.again(&reason).await,
                 Event::ServerLost(reason) => self.server_lost(&reason),
                 Event::HalfClosed => {
                     self.takes_answers = false;
@@ -216,14 +222,16 @@ impl Conversation {
             Box::pin(self.account.cluster.vacated.unread(&route.vacates)).await;
         }
         let Some(lent) = &mut self.held else {
+            let second = self.rerun.take_second();
             return match decided {
-                Ok(route) => self.begin(route).await,
+                Ok(route) => self.begin(route, second).await,
                 Err(reply) => {
                     self.refuse(&reply);
                     Ok(())
                 }
             };
         };
+        self.rerun.disarm();
         let busy = lent.upstream.unready() > 0;
         let doubtful = self.session.doubtful(&lent.upstream);
         match decided {
@@ -386,7 +394,11 @@ impl Conversation {
     }
 
     /// Gets a server, makes it the session's, sends the unit.
-    async fn begin(&mut self, mut route: Route) -> Result<(), End> {
+    async fn begin(&mut self, mut route: Route, second: bool) -> Result<(), End> {
+        if second {
+            route.target.role = Role::Primary;
+            self.trace_reason("it failed on a replica");
+        }
         if self.account.mode == PoolMode::Session {
             // One server for the whole session must be one that takes everything.
             route.target.role = Role::Primary;
@@ -414,6 +426,7 @@ impl Conversation {
                 return Ok(());
             }
         };
+        let spare = !second && !route.writes && lent.pool().node.role() == crate::topology::Role::Replica;
         self.handle.runs(&lent.gate, &lent.target);
         lent.upstream.prepared.enter(self.session.scope);
         match self.prepare(&mut lent).await {
@@ -424,6 +437,11 @@ impl Conversation {
                 self.session.forget_effects();
                 self.held = Some(lent);
                 self.release();
+                if spare && self.session.repeatable(UNIT_LIMIT).is_some() {
+                    // The replica may lack what the primary has.
+                    self.rerun.elsewhere();
+                    return Ok(());
+                }
                 self.refuse(&reply);
                 return Ok(());
             }
@@ -447,6 +465,13 @@ impl Conversation {
         }
         self.session.report(&mut lent.upstream.parameters, &self.context.parameters);
         io::Buffers::lend(&mut lent.upstream.output);
+        self.rerun.disarm();
+        if spare
+            && lent.upstream.status() == TransactionStatus::Idle
+            && let Some(unit) = self.session.repeatable(UNIT_LIMIT)
+        {
+            self.rerun.arm(unit);
+        }
         self.writes_in_flight = route.writes;
         if route.writes {
             self.writes.sent(route.shard);

@@ -16,6 +16,7 @@ use crate::discover::Failure;
 use crate::net;
 use crate::pool::Lent;
 use crate::session::Session;
+use crate::sql::Effects;
 use crate::upstream::{Copy, ErrorReply};
 use crate::wire::TransactionStatus;
 
@@ -128,6 +129,38 @@ impl Conversation {
         if let Some(lent) = self.held.take() {
             lent.give_back();
         }
+    }
+
+    /// A read failed on a replica for the replica's own sake, or lost its connection (`reason`), and the client knows nothing of
+    /// it: it runs on the primary.
+    pub(super) async fn again(&mut self, reason: &str) -> Result<(), End> {
+        let Some(mut lent) = self.held.take() else { return Ok(()) };
+        self.counters().reruns.one();
+        self.handle.rests();
+        self.chain = None;
+        let heard = match reason {
+            "" => net::timeout(FINISH, private::hear_out(&mut lent)).await.is_ok_and(|heard| heard.is_ok()),
+            _ => false,
+        };
+        let node = &lent.pool().node;
+        if heard && lent.upstream.idle() && self.session.effects() == Effects::NONE {
+            lent.give_back();
+        } else {
+            if !heard {
+                self.counters().lost_servers.one();
+                let reason = lent.upstream.fatal().map_or(reason, |fatal| &*fatal.message);
+                tracing::warn!(session = self.id, node = %node.spec.name, reason, "a server connection was lost; the read runs again");
+                let starting = lent.upstream.fatal().is_some_and(|fatal| fatal.sqlstate.starts_with("57P0"));
+                let failure = if starting { Failure::NotReady } else { Failure::Lost };
+                if starting || lent.upstream.fatal().is_none() {
+                    self.account.cluster.report_failure(node, failure);
+                }
+            }
+            drop(lent);
+        }
+        let unit = self.rerun.take();
+        self.session.repeat(unit);
+        Ok(())
     }
 
     /// The server is gone. A session outside a transaction block goes on without it.

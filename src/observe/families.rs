@@ -60,6 +60,7 @@ families! {
     REJECTED = Counter "rejected" ["class"] "Statements answered with an error of the gateway's own, by the SQLSTATE's class.";
     AUDITS = Counter "session_audits" [] "Questions to servers about the state that a session left there.";
     SYNCS = Counter "session_syncs" [] "Times that a session's settings had to be brought to a server ahead of its statement.";
+    RERUNS = Counter "reads_run_again" [] "Reads that failed on a replica for the replica's own sake, or lost their connection to it, and ran again on the primary; the client saw nothing of it.";
     LOST = Counter "servers_lost" [] "Server connections lost while a session held them.";
     CANCELS = Counter "cancels" [] "Cancel requests received.";
     ANALYSES = Counter "analyses" ["result"] "Texts of statements looked up: exact (known text), shape (known but for its literals), miss (parsed).";

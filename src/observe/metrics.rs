@@ -50,6 +50,8 @@ pub struct Worker {
     pub syncs: Counter,
     /// Server connections that were lost while a session held them.
     pub lost_servers: Counter,
+    /// Reads that failed on a replica and ran again.
+    pub reruns: Counter,
     /// Statements sent to a server that their session must keep.
     pub pinned: Counter,
     pinned_causes: [Counter; Pins::CAUSES.len()],

@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: sockets, clocks, the choice of a server, what a policy says.
 
+mod again;
 mod deferred;
 mod forward;
 mod local;

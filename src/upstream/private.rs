@@ -16,6 +16,8 @@ use crate::wire::{TransactionStatus, backend, frontend};
 const LIMIT: usize = 8 << 20;
 
 /// Collects the answer to a private exchange.
+///
+/// By default, of one that a client began.
 #[derive(Debug, Default)]
 pub struct Private {
     bytes: BytesMut,

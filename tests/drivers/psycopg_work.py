@@ -11,6 +11,8 @@ from decimal import Decimal
 import psycopg
 from psycopg import errors
 from psycopg.rows import dict_row
+
+from common import settled
 from psycopg.types.json import Jsonb
 
 URL = os.environ["POINTSMAN_TEST_URL"]
@@ -187,6 +189,8 @@ def pipelines():
             with connection.transaction():
                 assert connection.execute("SELECT count(*) > 0 FROM q").fetchone() == (True,)
                 connection.execute("INSERT INTO q VALUES (%s)", [-n])
+    # Another session: what the ones before wrote it finds on replicas that have it.
+    settled()
     with connect(autocommit=True) as connection:
         assert connection.execute("SELECT count(*) FROM q WHERE abs(n) BETWEEN 3000 AND 3005").fetchone() == (12,)
 

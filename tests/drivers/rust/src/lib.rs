@@ -181,7 +181,7 @@ impl Traffic {
             worker.await??;
         }
         let steps = migrated?;
-        settled().await;
+        settled().await?;
         let total: i64 = client.query_one(&format!("SELECT sum(n) FROM {table}"), &[]).await?.get(0);
         let (written, reads) = (self.written.load(Ordering::Relaxed), self.reads.load(Ordering::Relaxed));
         println!(
