@@ -22,5 +22,6 @@ mod replication;
 mod shards;
 mod support;
 mod tls;
+mod tools;
 mod twin;
 mod unnamed;
