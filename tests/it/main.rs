@@ -19,6 +19,7 @@ mod pooling;
 mod reload;
 mod replicas;
 mod replication;
+mod reset;
 mod shards;
 mod support;
 mod tls;
