@@ -58,3 +58,17 @@ fn what_a_pipeline_sets_behind_discard_all_is_known() {
     check("behind_queries", &[query("DISCARD ALL"), query(set)].concat(), 2, "so SECRET");
     check("behind_group", &[run("DISCARD ALL"), run(set), message(b'S', b"")].concat(), 1, "so SECRET");
 }
+
+#[test]
+fn a_function_call_may_set_something() {
+    // set_config(text, text, boolean), all in text.
+    const SET_CONFIG: u32 = 2078;
+    let mut body = SET_CONFIG.to_be_bytes().to_vec();
+    body.extend([0, 0, 0, 3]);
+    for argument in ["app.set", "SECRET", "f"] {
+        body.extend((argument.len() as u32).to_be_bytes());
+        body.extend(argument.as_bytes());
+    }
+    body.extend([0, 0]);
+    check("function_call", &message(b'F', &body), 1, "so SECRET");
+}
