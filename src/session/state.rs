@@ -359,6 +359,8 @@ impl Session {
                 self.resets = !self.baseline.is_empty();
             }
             b"DEALLOCATE ALL" => self.statements.clear(),
+            // The one that keeps the server may be among them.
+            b"CLOSE CURSOR" | b"CLOSE CURSOR ALL" if self.pins.hold_cursor => self.effects |= Effects::HOLD_CURSOR,
             _ => {}
         }
     }

@@ -72,3 +72,19 @@ fn a_function_call_may_set_something() {
     body.extend([0, 0]);
     check("function_call", &message(b'F', &body), 1, "so SECRET");
 }
+
+#[test]
+fn a_closed_cursor_keeps_no_server() {
+    let database = database("closed_cursor");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"2s\"").start();
+    let mut one = Raw::log_in(gateway.port, "demo", &database);
+    let mut other = Raw::log_in(gateway.port, "demo", &database);
+    for close in ["CLOSE c", "CLOSE ALL"] {
+        one.send(&query("DECLARE c CURSOR WITH HOLD FOR VALUES (1)"));
+        one.until(b'Z');
+        assert_eq!(value(&mut one, "FETCH c"), "1");
+        one.send(&query(close));
+        one.until(b'Z');
+        assert_eq!(value(&mut other, "SELECT pg_current_xact_id() IS NOT NULL"), "t", "{close}");
+    }
+}
