@@ -93,51 +93,57 @@ enum Waited {
 }
 
 /// Drives a session to its end.
-pub(super) async fn drive(
-    client: Stream,
-    session: Session,
-    account: Arc<Account>,
-    context: Arc<Context>,
-    handle: Arc<Handle>,
-    worker: usize,
-    id: u64,
-) {
-    let mut drain = context.on_drain();
-    let drained = Box::pin(async move {
-        // The sender lives as long as the context, which the session holds.
-        let _ = drain.wait_for(|drain| *drain).await;
-    });
-    let mut conversation = Conversation {
-        client,
-        session,
-        held: None,
-        settled: false,
-        blocked: false,
-        half_closed: false,
-        leaves: None,
-        takes_answers: false,
-        asked_to_flush: false,
-        drained,
-        hears_drain: false,
-        account,
-        context,
-        handle,
-        worker,
-        id,
-        chain: None,
-        writes: Writes::default(),
-        published: 0,
-        serial: 0,
-        writes_in_flight: false,
-        rerun: Rerun::default(),
-        trace: None,
-    };
-    trace::follow(&mut conversation.trace, &conversation.session.settings);
+pub(super) async fn drive(mut conversation: Box<Conversation>) {
     let end = conversation.run().await;
-    conversation.finish(end).await;
+    // Boxed as the conversation is: a session at rest holds no room for its end.
+    Box::pin(conversation.finish(end)).await;
 }
 
 impl Conversation {
+    /// A client that was let in. On the heap at once: a future would hold it several times over.
+    pub(super) fn new(
+        client: Stream,
+        session: Session,
+        account: Arc<Account>,
+        context: Arc<Context>,
+        handle: Arc<Handle>,
+        worker: usize,
+        id: u64,
+    ) -> Box<Self> {
+        let mut drain = context.on_drain();
+        let drained = Box::pin(async move {
+            // The sender lives as long as the context, which the session holds.
+            let _ = drain.wait_for(|drain| *drain).await;
+        });
+        let mut conversation = Box::new(Self {
+            client,
+            session,
+            held: None,
+            settled: false,
+            blocked: false,
+            half_closed: false,
+            leaves: None,
+            takes_answers: false,
+            asked_to_flush: false,
+            drained,
+            hears_drain: false,
+            account,
+            context,
+            handle,
+            worker,
+            id,
+            chain: None,
+            writes: Writes::default(),
+            published: 0,
+            serial: 0,
+            writes_in_flight: false,
+            rerun: Rerun::default(),
+            trace: None,
+        });
+        trace::follow(&mut conversation.trace, &conversation.session.settings);
+        conversation
+    }
+
     async fn run(&mut self) -> End {
         loop {
             let event = match self.leaves {

@@ -9,6 +9,7 @@
 
 use bytes::BytesMut;
 
+use super::io::Buffers;
 use crate::wire::backend;
 use crate::wire::frame::{HEADER_LEN, backend_header};
 
@@ -50,7 +51,7 @@ pub(super) enum Look {
 impl Rerun {
     /// Keeps a copy of the unit that is about to be sent.
     pub(super) fn arm(&mut self, unit: &[u8]) {
-        self.unit.clear();
+        Buffers::lend(&mut self.unit);
         self.unit.extend_from_slice(unit);
         self.armed = true;
     }
@@ -58,7 +59,10 @@ impl Rerun {
     /// The unit in flight must not run again.
     #[inline]
     pub(super) fn disarm(&mut self) {
-        self.armed = false;
+        if self.armed {
+            self.armed = false;
+            Buffers::take_back(&mut self.unit);
+        }
     }
 
     #[inline]
@@ -70,7 +74,7 @@ impl Rerun {
     pub(super) fn take(&mut self) -> BytesMut {
         self.armed = false;
         self.second = true;
-        self.unit.split()
+        std::mem::take(&mut self.unit)
     }
 
     /// The unit at hand, of which nothing was sent yet, goes to the primary.
@@ -91,7 +95,7 @@ pub(super) fn look(input: &[u8]) -> Look {
     while let Ok(Some(header)) = backend_header(&input[pos..]) {
         match header.tag {
             b'1' | b'2' | b'3' | b'T' | b't' | b'n' | b'N' | b'S' if pos + header.len <= ANSWER_LIMIT => {
-                pos += header.len
+                pos += header.len;
             }
             b'E' if header.len <= ANSWER_LIMIT => {
                 let Some(frame) = input.get(pos..pos + header.len) else { return Look::More };

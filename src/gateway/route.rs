@@ -200,6 +200,11 @@ pub(super) fn decide(
         session.touch(&name);
     }
     if opaque {
+        // A custom setting can be asked for only by its name.
+        let named: Vec<_> = session.arguments().iter().flat_map(custom_names).collect();
+        for name in named {
+            session.touch(&name);
+        }
         if let Some(trace) = &mut trace {
             trace.opaque();
         }

@@ -206,7 +206,7 @@ impl Conversation {
     }
 
     /// Says goodbye to the client and brings the server back.
-    pub(super) async fn finish(mut self, end: End) {
+    pub(super) async fn finish(mut self: Box<Self>, end: End) {
         if let End::Tell(reply) = end {
             reply.write(&mut self.session.output);
             // It may be gone already; a client that does not read must not keep the server.

@@ -355,12 +355,19 @@ impl Session {
             b"DISCARD ALL" => {
                 // The unnamed statement stays (`DropAllPreparedStatements` in `prepare.c`).
                 self.statements.clear();
-                self.pins = Pins { seed: self.pins.seed, ..Pins::default() };
+                // What is noted already may have come behind it in the same pipeline: it is asked for all the same.
+                self.pins = Pins {
+                    seed: self.pins.seed,
+                    load: self.effects.any(Effects::LOAD),
+                    sequence: self.effects.any(Effects::SEQUENCE),
+                    ..Pins::default()
+                };
                 self.settings = Arc::clone(&self.baseline);
-                self.touched.clear();
-                self.resets = false;
+                self.resets = !self.baseline.is_empty();
             }
             b"DEALLOCATE ALL" => self.statements.clear(),
+            // The one that keeps the server may be among them.
+            b"CLOSE CURSOR" | b"CLOSE CURSOR ALL" if self.pins.hold_cursor => self.effects |= Effects::HOLD_CURSOR,
             _ => {}
         }
     }
