@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust acceptance lint fmt bench conformance fuzz check-plugins budget prepare clean
+.PHONY: help demo test test-rust acceptance lint fmt bench drivers conformance fuzz idle check-plugins budget prepare clean
 
 # One profile for everything, so that Wasmtime is compiled once.
 CARGO_FLAGS ?= --release --locked
@@ -40,6 +40,11 @@ acceptance: ## what is promised, with figures: 1 GiB through COPY, 200 policy sw
 	@POINTSMAN_ACCEPTANCE=1 POINTSMAN_BULK_MIB=1024 cargo test $(CARGO_FLAGS) --test it -- --test-threads=1 --nocapture \
 	  acceptance:: bulk:: hostile:: $(ARGS)
 
+drivers: ## every driver and ORM, also those that need a JDK (pgjdbc) or crates of their own (sqlx, diesel-async)
+	@scripts/install-missing.sh compiler postgresql drivers java
+	@cargo build --release --locked --manifest-path tests/drivers/rust/Cargo.toml --target-dir "$(CARGO_TARGET_DIR)/drivers/rust"
+	@cargo test $(CARGO_FLAGS) --test it -- --include-ignored --nocapture drivers:: $(ARGS)
+
 lint: ## formatting, clippy, shell scripts, dependency rules
 	@cargo fmt --check
 	@cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
@@ -54,13 +59,17 @@ bench: ## criterion benches, then a transaction's cost beside other proxies; QUI
 	@cargo build $(CARGO_FLAGS) --bin pointsman
 	@tests/bench/run
 
+idle: ## memory of 10,000 idle clients beside PgBouncer's; INSTALL=1 installs that
+	@cargo build $(CARGO_FLAGS) --bin pointsman
+	@tests/bench/idle $(ARGS)
+
 budget: ## user-mode instructions per transaction against tests/budget/budget.toml
 	@scripts/install-missing.sh compiler postgresql valgrind
 	@cargo build $(CARGO_FLAGS) --bin pointsman
 	@tests/budget/run
 
-conformance: ## PostgreSQL's own regression suite through the gateway
-	@if [[ -x tests/conformance/run ]]; then tests/conformance/run; else echo "tests/conformance/run is not there" && exit 1; fi
+conformance: ## PostgreSQL's own suites through the gateway, beside a direct run; ARGS='--suite isolation --mode session'
+	@tests/conformance/run $(ARGS)
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (default 5; 60 in CI)
 	@scripts/install-missing.sh compiler c++

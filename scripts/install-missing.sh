@@ -5,7 +5,8 @@
 #   postgresql   the server with pg_basebackup, psql and pgbench
 #   wasm         the compiler's WebAssembly target
 #   valgrind     counts instructions for the budget, where the system has it
-#   drivers      psycopg and node-postgres, into the target directory
+#   drivers      the drivers and ORMs of tests/drivers for Python and JavaScript, into the target directory
+#   java         a JDK and pgjdbc
 # What is there is left alone, and nothing is asked of the network then.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -120,7 +121,7 @@ install_drivers() {
     if ! cmp -s tests/drivers/requirements.txt "$python/requirements.txt"; then
         python3 -c 'import ensurepip, venv' 2>/dev/null ||
             packages 'python3 python3-venv' python3 'python3 py3-pip' python3
-        say "installing psycopg into $python"
+        say "installing Python's drivers into $python"
         rm -rf "$python"
         python3 -m venv "$python"
         "$python/bin/pip" install --quiet --disable-pip-version-check -r tests/drivers/requirements.txt ||
@@ -129,7 +130,7 @@ install_drivers() {
     fi
     if ! cmp -s tests/drivers/package-lock.json "$node/package-lock.json"; then
         if ! has node || ! has npm; then packages 'nodejs npm' nodejs 'nodejs npm' node; fi
-        say "installing node-postgres into $node"
+        say "installing JavaScript's drivers into $node"
         rm -rf "$node"
         mkdir -p "$node"
         cp tests/drivers/package.json "$node/"
@@ -137,6 +138,17 @@ install_drivers() {
         npm --prefix "$node" ci --silent --no-audit --no-fund ||
             { rm -rf "$node" && stop "npm could not install what tests/drivers/package.json names"; }
     fi
+}
+
+install_java() {
+    local jar=${POINTSMAN_TEST_PGJDBC:-/usr/share/java/postgresql.jar}
+    if has apt-get; then
+        # The source is run as it is, which needs the compiler.
+        has javac || packages default-jdk-headless '' '' ''
+        [[ -e $jar ]] || packages libpostgresql-jdbc-java '' '' ''
+    fi
+    has javac || stop "install a JDK, 17 or later"
+    [[ -e $jar ]] || stop "pgjdbc was not found: set POINTSMAN_TEST_PGJDBC to its jar"
 }
 
 for what in "$@"; do
@@ -147,6 +159,7 @@ for what in "$@"; do
         wasm) install_wasm ;;
         valgrind) install_valgrind ;;
         drivers) install_drivers ;;
+        java) install_java ;;
         *) stop "install-missing.sh does not know $what" ;;
     esac
 done

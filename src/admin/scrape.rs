@@ -72,10 +72,15 @@ fn statements(source: &dyn Source, live: &Live, page: &mut Page<'_>) -> fmt::Res
             Ok(())
         })
     })?;
+    page.single(&f::STATEMENTS_PINNED, metrics.sum(|worker| &worker.pinned))?;
+    page.family(&f::PINNED_CAUSES, |out| {
+        metrics.pinned_causes().try_for_each(|(cause, count)| out.value(&[cause], count))
+    })?;
     page.single(&f::LOCAL, metrics.sum(|worker| &worker.local))?;
     page.family(&f::REJECTED, |out| metrics.rejections().try_for_each(|(class, count)| out.value(&[&class], count)))?;
     page.single(&f::AUDITS, metrics.sum(|worker| &worker.audits))?;
     page.single(&f::SYNCS, metrics.sum(|worker| &worker.syncs))?;
+    page.single(&f::RERUNS, metrics.sum(|worker| &worker.reruns))?;
     page.single(&f::LOST, metrics.sum(|worker| &worker.lost_servers))?;
     page.single(&f::CANCELS, metrics.cancels.get())?;
     let analyses = source.analyses();

@@ -12,6 +12,7 @@ use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use super::published::Published;
 use crate::auth::{Credentials, Secret};
 use crate::catalog::{Catalog, Definitions};
 use crate::config::{self, Address, Pool as PoolConfig, PoolMode, RoleSetting, UpstreamTlsMode};
@@ -43,6 +44,8 @@ pub struct Cluster {
     schema: AtomicU64,
     /// See [`Definitions::redefined`].
     redefined: AtomicU64,
+    /// DDL that others can see.
+    pub published: Published,
     /// By the databases' names on the servers.
     catalogs: Mutex<HashMap<Box<str>, Arc<ArcSwap<Catalog>>>>,
     /// The last number given to a catalogue, in the whole process.
@@ -115,6 +118,7 @@ impl Cluster {
             workers,
             schema: AtomicU64::new(0),
             redefined: AtomicU64::new(0),
+            published: Published::default(),
             catalogs: Mutex::default(),
             catalog_numbers,
             monitor: OnceLock::new(),

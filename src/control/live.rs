@@ -86,7 +86,11 @@ impl Live {
                 Some(kept) => Arc::clone(kept),
                 None => {
                     let (budget, catalogs) = (Arc::clone(budget), Arc::clone(&catalogs));
-                    Arc::new(Cluster::new((serial << 12) + number, name, cluster, budget, catalogs, workers)?)
+                    let built = Cluster::new((serial << 12) + number, name, cluster, budget, catalogs, workers)?;
+                    if let Some(old) = old.and_then(|old| old.clusters.get(name)) {
+                        built.published.inherit(&old.published, &built.topology);
+                    }
+                    Arc::new(built)
                 }
             };
             clusters.insert(name.clone(), built);

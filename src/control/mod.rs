@@ -8,6 +8,7 @@ pub mod config_file;
 pub mod live;
 mod monitor;
 pub mod policies;
+pub mod published;
 
 pub use cluster::{Account, Cluster};
 pub use live::{Live, LiveError};

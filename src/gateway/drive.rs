@@ -18,6 +18,7 @@ use super::context::Context;
 use super::listen::Ear;
 use super::login::connect_refusal;
 use super::pump::Event;
+use super::rerun::{Rerun, UNIT_LIMIT};
 use super::route::{self, Asker, Route};
 use super::settle::FINISH;
 use super::trace::{self, Trace};
@@ -32,7 +33,7 @@ use crate::pool::{CheckoutError, ConnectError, Lent, Pool};
 use crate::session::{LocalAnswer, Session};
 use crate::sql::Kind;
 use crate::topology::{Conditions, Position, Requirement, Writes};
-use crate::upstream::{ErrorReply, Scope};
+use crate::upstream::ErrorReply;
 use crate::wire::TransactionStatus;
 
 /// One client and what works for it.
@@ -66,6 +67,10 @@ pub(super) struct Conversation {
     pub(super) writes: Writes,
     /// The snapshot's serial that `account` was found under.
     serial: u32,
+    /// Of the cluster's published DDL, what the session's reads take into account.
+    published: u64,
+    /// The read in flight, if it may run again.
+    pub(super) rerun: Rerun,
     /// Something in flight may write: its lost answer leaves open whether it did.
     pub(super) writes_in_flight: bool,
     /// What the session listens to through a shared connection.
@@ -95,52 +100,60 @@ enum Waited {
 }
 
 /// Drives a session to its end.
-pub(super) async fn drive(
-    client: Stream,
-    session: Session,
-    account: Arc<Account>,
-    context: Arc<Context>,
-    handle: Arc<Handle>,
-    worker: usize,
-    id: u64,
-) {
-    let mut drain = context.on_drain();
-    let drained = Box::pin(async move {
-        // The sender lives as long as the context, which the session holds.
-        let _ = drain.wait_for(|drain| *drain).await;
-    });
-    let mut conversation = Conversation {
-        client,
-        session,
-        held: None,
-        settled: false,
-        blocked: false,
-        half_closed: false,
-        leaves: None,
-        takes_answers: false,
-        asked_to_flush: false,
-        drained,
-        hears_drain: false,
-        account,
-        context,
-        handle,
-        worker,
-        id,
-        chain: None,
-        writes: Writes::default(),
-        serial: 0,
-        writes_in_flight: false,
-        ear: None,
-        shown: false,
-        unasked: false,
-        trace: None,
-    };
-    trace::follow(&mut conversation.trace, &conversation.session.settings);
+pub(super) async fn drive(mut conversation: Box<Conversation>) {
     let end = conversation.run().await;
-    conversation.finish(end).await;
+    // Boxed as the conversation is: a session at rest holds no room for its end.
+    Box::pin(conversation.finish(end)).await;
 }
 
 impl Conversation {
+    /// A client that was let in. On the heap at once: a future would hold it several times over.
+    pub(super) fn new(
+        client: Stream,
+        session: Session,
+        account: Arc<Account>,
+        context: Arc<Context>,
+        handle: Arc<Handle>,
+        worker: usize,
+        id: u64,
+    ) -> Box<Self> {
+        let mut drain = context.on_drain();
+        let drained = Box::pin(async move {
+            // The sender lives as long as the context, which the session holds.
+            let _ = drain.wait_for(|drain| *drain).await;
+        });
+        let mut conversation = Box::new(Self {
+            client,
+            session,
+            held: None,
+            settled: false,
+            blocked: false,
+            half_closed: false,
+            leaves: None,
+            takes_answers: false,
+            asked_to_flush: false,
+            drained,
+            hears_drain: false,
+            account,
+            context,
+            handle,
+            worker,
+            id,
+            chain: None,
+            writes: Writes::default(),
+            published: 0,
+            serial: 0,
+            writes_in_flight: false,
+            rerun: Rerun::default(),
+            ear: None,
+            shown: false,
+            unasked: false,
+            trace: None,
+        });
+        trace::follow(&mut conversation.trace, &conversation.session.settings);
+        conversation
+    }
+
     async fn run(&mut self) -> End {
         loop {
             let event = match self.leaves {
@@ -155,6 +168,8 @@ impl Conversation {
                 Event::Unit => self.unit().await,
                 Event::Settle => self.settle().await,
                 Event::Restore => self.restore().await,
+                Event::Again => self.again("").await,
+                Event::ServerLost(reason) if self.rerun.armed() => self.again(&reason).await,
                 Event::ServerLost(reason) => self.server_lost(&reason),
                 Event::HalfClosed => {
                     self.takes_answers = false;
@@ -196,7 +211,14 @@ impl Conversation {
         if self.held.is_none() {
             self.follow_configuration()?;
         }
-        self.session.scope = Scope { account: self.account.id, schema: self.account.cluster.schema() };
+        let cluster = &self.account.cluster;
+        if self.published != cluster.published.count() {
+            self.published = cluster.published.join(&cluster.topology, &mut self.writes);
+        }
+        self.session.scope.account = self.account.id;
+        if let Some(lent) = &mut self.held {
+            lent.upstream.prepared.enter(self.session.scope);
+        }
         if let Some(trace) = &mut self.trace {
             trace.begin();
         }
@@ -224,6 +246,7 @@ impl Conversation {
             Box::pin(self.account.cluster.vacated.unread(&route.vacates)).await;
         }
         let Some(lent) = &mut self.held else {
+            let second = self.rerun.take_second();
             return match decided {
                 Ok(mut route) => {
                     if self.concerns_channels() {
@@ -231,7 +254,7 @@ impl Conversation {
                         route.target.role = Role::Primary;
                         self.trace_reason("the session listens");
                     }
-                    self.begin(route).await
+                    self.begin(route, second).await
                 }
                 Err(reply) => {
                     self.refuse(&reply);
@@ -239,6 +262,7 @@ impl Conversation {
                 }
             };
         };
+        self.rerun.disarm();
         let busy = lent.upstream.unready() > 0;
         if self.ear.is_some() && decided.is_ok() && self.concerns_channels() {
             if busy {
@@ -255,7 +279,24 @@ impl Conversation {
             }
         }
         let Some(lent) = &mut self.held else { return Ok(()) };
+        let doubtful = self.session.doubtful(&lent.upstream);
         match decided {
+            // Drivers ask what a statement is like, wait, and send something else: a COPY, a write.
+            Ok(route)
+                if !(route.admits(&lent.pool().node) && self.session.unit().closed)
+                    && lent.pool().node.role() != crate::topology::Role::Primary
+                    && self.session.may_move(&lent.upstream) =>
+            {
+                match private::sync(lent).await {
+                    // Looked at again, as if the group began with it.
+                    Ok(_) => {
+                        self.session.move_group();
+                        self.session.forget_effects();
+                        self.release();
+                    }
+                    Err(error) => return self.server_lost(&error.to_string()),
+                }
+            }
             Ok(route) if busy && !route.admits(&lent.pool().node) => self.blocked = true,
             Err(_) if busy => self.blocked = true,
             Ok(route) if route.shard != lent.pool().node.shard => {
@@ -278,6 +319,13 @@ impl Conversation {
                 .hint("Let the transaction begin with it, or without READ ONLY: then all of it runs on the primary.");
                 self.refuse_on_server(reply);
             }
+            // Looked at again when that is known.
+            Ok(_) if !doubtful.is_empty() && busy => self.blocked = true,
+            Ok(_) if !doubtful.is_empty() => match private::confirm(lent, &doubtful, &self.session.settings).await {
+                Ok(None) => {}
+                Ok(Some(reply)) => self.refuse_on_server(reply),
+                Err(error) => return self.server_lost(&error.to_string()),
+            },
             Ok(route) => {
                 self.unasked |= busy && self.session.audit_due();
                 self.writes_in_flight |= route.writes;
@@ -286,6 +334,9 @@ impl Conversation {
                     self.writes.sent(route.shard);
                 }
                 lent.pool().node.count_sent(route.target.role);
+                if self.session.pins.any() {
+                    self.context.metrics.worker(self.worker).pinned(self.session.pins);
+                }
                 if let Some(trace) = &mut self.trace {
                     trace.kept(&self.session, lent.upstream.status(), busy);
                     let shard =
@@ -354,6 +405,7 @@ impl Conversation {
         }
         if !Arc::ptr_eq(&next.cluster, &account.cluster) {
             self.writes = self.writes.carried_to(&next.cluster.topology);
+            self.published = 0;
         }
         self.serial = live.serial;
         self.account = next;
@@ -399,7 +451,11 @@ impl Conversation {
     }
 
     /// Gets a server, makes it the session's, sends the unit.
-    async fn begin(&mut self, mut route: Route) -> Result<(), End> {
+    async fn begin(&mut self, mut route: Route, second: bool) -> Result<(), End> {
+        if second {
+            route.target.role = Role::Primary;
+            self.trace_reason("it failed on a replica");
+        }
         if self.account.mode == PoolMode::Session {
             // One server for the whole session must be one that takes everything.
             route.target.role = Role::Primary;
@@ -427,6 +483,7 @@ impl Conversation {
                 return Ok(());
             }
         };
+        let spare = !second && !route.writes && lent.pool().node.role() == crate::topology::Role::Replica;
         self.handle.runs(&lent.gate, &lent.target);
         lent.upstream.prepared.enter(self.session.scope);
         match self.prepare(&mut lent).await {
@@ -441,6 +498,11 @@ impl Conversation {
                 }
                 self.held = Some(lent);
                 self.release();
+                if spare && self.session.repeatable(UNIT_LIMIT).is_some() {
+                    // The replica may lack what the primary has.
+                    self.rerun.elsewhere();
+                    return Ok(());
+                }
                 self.refuse(&reply);
                 return Ok(());
             }
@@ -465,6 +527,13 @@ impl Conversation {
         }
         self.session.report(&mut lent.upstream.parameters, &self.context.parameters);
         io::Buffers::lend(&mut lent.upstream.output);
+        self.rerun.disarm();
+        if spare
+            && lent.upstream.status() == TransactionStatus::Idle
+            && let Some(unit) = self.session.repeatable(UNIT_LIMIT)
+        {
+            self.rerun.arm(unit);
+        }
         self.writes_in_flight = route.writes;
         if route.writes {
             lent.upstream.notifies_as(self.handle.key.pid);
@@ -505,6 +574,15 @@ impl Conversation {
             if let Some(refused) = private::error_of(&answer) {
                 return Ok(Some(refused));
             }
+        }
+        let doubtful = self.session.doubtful(&lent.upstream);
+        if !doubtful.is_empty()
+            && let Some(refused) = private::confirm(lent, &doubtful, &self.session.settings).await?
+        {
+            if lent.upstream.take_outdated() {
+                self.account.cluster.schema_changed();
+            }
+            return Ok(Some(refused));
         }
         if self.ear.is_some()
             && self.concerns_channels()

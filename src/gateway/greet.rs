@@ -9,6 +9,7 @@ use bytes::{Buf as _, BytesMut};
 
 use super::cancel::Handle;
 use super::context::Context;
+use super::drive::Conversation;
 use super::replication::{self, Replication};
 use super::{drive, io, login};
 use crate::control::Account;
@@ -69,16 +70,17 @@ pub(super) async fn greet(stream: Stream, context: Arc<Context>, worker: usize) 
         return;
     };
     let limit = context.live.load().config.server.client_login_timeout;
-    let opened = net::timeout(limit, open(id, stream, &context, worker)).await;
+    // Boxed, so that a session at rest does not hold the room that its log-in took.
+    let opened = Box::pin(net::timeout(limit, open(id, stream, &context, worker))).await;
     match opened {
         Ok(Some((stream, handle, opened))) => {
             match opened {
                 Opened::Session(session, account) => {
                     tracing::debug!(session = id, %peer, user = %account.user, database = %account.database, "logged in");
                     let (context, handle) = (Arc::clone(&context), Arc::clone(&handle));
-                    drive::drive(stream, *session, account, context, handle, worker, id).await;
+                    drive::drive(Conversation::new(stream, *session, account, context, handle, worker, id)).await;
                 }
-                Opened::Replication(replication) => replication.relay(stream, &context, &handle, id).await,
+                Opened::Replication(replication) => Box::pin(replication.relay(stream, &context, &handle, id)).await,
             }
             context.cancels.forget(&handle);
             tracing::debug!(session = id, "over");

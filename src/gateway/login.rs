@@ -341,6 +341,7 @@ pub(super) fn connect_refusal(error: &CheckoutError) -> ErrorReply {
                 sqlstate: fields.sqlstate.clone(),
                 message: fields.message.clone(),
                 hint: fields.hint.clone(),
+                routine: fields.routine.clone(),
             };
         }
         return ErrorReply::fatal("08001", error.to_string());

@@ -18,6 +18,7 @@ mod private;
 mod pump;
 mod reload;
 mod replication;
+mod rerun;
 mod route;
 mod runtime;
 mod settle;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::io;
 use crate::observe::Counter;
 use crate::pool::{Lent, Server};
-use crate::upstream::{Answer, Error, ErrorReply, Private, Settings};
+use crate::upstream::{Answer, Error, ErrorReply, Prepared, Private, Settings};
 use crate::wire::{TransactionStatus, backend};
 
 /// Why a private exchange failed: the connection is lost.
@@ -28,17 +28,70 @@ pub(super) enum PrivateError {
 pub(super) fn ask<'a>(lent: &'a mut Lent, sql: &'a (impl AsRef<[u8]> + ?Sized)) -> Asking<'a> {
     let sql = sql.as_ref();
     Box::pin(async move {
-        let Server { stream, upstream, .. } = &mut **lent;
-        let mut private = Private::query(upstream, sql);
-        loop {
-            if let Some(answer) = private.advance(upstream)? {
-                return Ok(answer);
-            }
-            if !upstream.output.is_empty() {
-                io::write(stream, &mut upstream.output).await?;
-            }
-            io::read(stream, &mut upstream.input).await?;
+        let private = Private::query(&mut lent.upstream, sql);
+        complete(lent, private).await
+    })
+}
+
+/// Ends a group, in which nothing runs.
+///
+/// Not cancel-safe, as [`ask`].
+pub(super) fn sync(lent: &mut Lent) -> Asking<'_> {
+    Box::pin(async move {
+        let private = Private::sync(&mut lent.upstream);
+        complete(lent, private).await
+    })
+}
+
+/// Awaits the rest of an answer that nobody is to see.
+///
+/// Not cancel-safe, as [`ask`].
+pub(super) fn hear_out(lent: &mut Lent) -> Asking<'_> {
+    Box::pin(complete(lent, Private::default()))
+}
+
+async fn complete(lent: &mut Lent, mut private: Private) -> Result<Answer, PrivateError> {
+    let Server { stream, upstream, .. } = &mut **lent;
+    loop {
+        if let Some(answer) = private.advance(upstream)? {
+            return Ok(answer);
         }
+        if !upstream.output.is_empty() {
+            io::write(stream, &mut upstream.output).await?;
+        }
+        io::read(stream, &mut upstream.input).await?;
+    }
+}
+
+/// Prepares statements that clients know the result of. `Some`: one cannot be prepared any more, or would return something else;
+/// PostgreSQL refuses such a statement with the same words (`RevalidateCachedQuery` in `plancache.c`).
+///
+/// Not cancel-safe, as [`ask`].
+pub(super) fn confirm<'a>(
+    lent: &'a mut Lent,
+    statements: &'a [Arc<Prepared>],
+    settings: &'a Arc<Settings>,
+) -> Pin<Box<dyn Future<Output = Result<Option<ErrorReply>, PrivateError>> + Send + 'a>> {
+    Box::pin(async move {
+        let private = Private::describe(&mut lent.upstream, statements, settings);
+        let answer = complete(lent, private).await?;
+        if let Some(refused) = error_of(&answer) {
+            return Ok(Some(refused));
+        }
+        let changed: Vec<_> = statements
+            .iter()
+            .zip(&answer.described)
+            .filter(|(statement, shape)| !statement.learn_columns(shape))
+            .map(|(statement, _)| Arc::clone(statement))
+            .collect();
+        if changed.is_empty() {
+            return Ok(None);
+        }
+        lent.upstream.mark_outdated();
+        let private = Private::close(&mut lent.upstream, &changed);
+        complete(lent, private).await?;
+        let changed = ErrorReply::error("0A000", "cached plan must not change result type");
+        Ok(Some(changed.routine("RevalidateCachedQuery")))
     })
 }
 
@@ -118,5 +171,6 @@ pub(super) fn error_of(answer: &Answer) -> Option<ErrorReply> {
     let fields = backend::error_fields(answer.error.as_ref()?);
     let mut reply = ErrorReply::error(fields.sqlstate, fields.message);
     reply.hint = fields.hint;
+    reply.routine = fields.routine;
     Some(reply)
 }

@@ -14,6 +14,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::drive::Conversation;
 use super::io::{Buffers, CHUNK};
+use super::rerun::{self, Look};
 use crate::net::Stream;
 use crate::pool::Server;
 use crate::session::Pull;
@@ -37,6 +38,8 @@ pub(super) enum Event {
     Overdue,
     /// The client's connection ended or broke, or all is done that it sent before it said that it will send no more.
     ClientGone,
+    /// A read failed on a replica and may run again.
+    Again,
     /// The server's connection ended, broke, or was told to end.
     ServerLost(String),
     /// The client does not speak the protocol.
@@ -119,6 +122,13 @@ impl Conversation {
             Poll::Ready(Ok(0)) => Err(Event::ServerLost("the server closed the connection".to_owned())),
             Poll::Ready(Err(error)) => Err(Event::ServerLost(error.to_string())),
             Poll::Ready(Ok(_)) => {
+                if self.rerun.armed() {
+                    match rerun::look(&upstream.input) {
+                        Look::More => return Ok(true),
+                        Look::Pass => self.rerun.disarm(),
+                        Look::Again | Look::Lost => return Err(Event::Again),
+                    }
+                }
                 upstream.deliver(&mut self.session).map_err(|error| Event::ServerLost(error.to_string()))?;
                 if upstream.input.is_empty() {
                     Buffers::take_back(&mut upstream.input);
@@ -137,9 +147,14 @@ impl Conversation {
             Some(lent) => (lent.upstream.copy(), lent.upstream.unready() > 0, lent.upstream.output.is_empty()),
             None => (Copy::None, false, true),
         };
+        if !room && !self.half_closed {
+            // The server's socket is full; its readiness to write wakes the task. What the client sends can wait.
+            return Poll::Pending;
+        }
         let blocked = self.blocked && busy;
         if !blocked && !self.session.input.is_empty() {
             self.blocked = false;
+            self.session.scope.schema = self.account.cluster.schema();
             match self.session.pull(copy, busy) {
                 Pull::Unit => return Poll::Ready(Some(Event::Unit)),
                 Pull::Terminate if self.session.output.is_empty() => return Poll::Ready(Some(Event::Terminate)),

@@ -114,6 +114,7 @@ pub(super) fn decide(
     }
     let blind = several.filter(|_| shards::blind(chain));
     let mut redefines = false;
+    let mut publishes = false;
     let mut vacates: Vec<Box<str>> = Vec::new();
     let mut noted: smallvec::SmallVec<[(Effects, Arc<crate::sql::Shape>); 2]> = smallvec::SmallVec::new();
     {
@@ -137,6 +138,7 @@ pub(super) fn decide(
             }
             if verdict.effects.any(Effects::DDL) {
                 redefines |= catalog::redefines(part.text);
+                publishes |= !only_temporary(&part.analysis.shape);
                 vacates.extend(catalog::emptied_databases(part.text));
             }
             if verdict.effects != Effects::NONE {
@@ -186,6 +188,7 @@ pub(super) fn decide(
     }
     // From here to the end of its transaction: nobody knows at which moment others see it.
     session.redefines |= redefines;
+    session.publishes |= publishes;
     if session.redefines {
         asker.cluster.redefined();
     }
@@ -197,6 +200,11 @@ pub(super) fn decide(
         session.touch(&name);
     }
     if opaque {
+        // A custom setting can be asked for only by its name.
+        let named: Vec<_> = session.arguments().iter().flat_map(custom_names).collect();
+        for name in named {
+            session.touch(&name);
+        }
         if let Some(trace) = &mut trace {
             trace.opaque();
         }
@@ -259,6 +267,12 @@ fn useless_on_standby(part: &Part<'_>) -> Option<&'static str> {
         let exports = statement.functions.iter().any(|function| *function.name == *"pg_export_snapshot");
         exports.then_some("an exported snapshot")
     })
+}
+
+/// Whether all the DDL that a text shows concerns what only its session sees.
+fn only_temporary(shape: &crate::sql::Shape) -> bool {
+    let mut shown = shape.statements.iter().filter(|statement| statement.effects.any(Effects::DDL)).peekable();
+    shown.peek().is_some() && shown.all(|statement| statement.effects.any(Effects::TEMPORARY))
 }
 
 /// What may be the name of a custom setting in the body of a DO or in a text that was not understood.

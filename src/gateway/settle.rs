@@ -34,8 +34,12 @@ impl Conversation {
         if std::mem::take(&mut self.writes_in_flight) {
             self.writes.acknowledged(&self.account.cluster.topology, lent.pool().node.shard);
         }
-        if self.session.effects().any(Effects::DDL) {
-            self.account.cluster.schema_changed();
+        let cluster = &self.account.cluster;
+        if std::mem::take(&mut self.session.publishes) {
+            cluster.published.add(&cluster.topology);
+            cluster.schema_changed();
+        } else if lent.upstream.take_outdated() {
+            cluster.schema_changed();
         }
         if std::mem::take(&mut self.session.redefines) {
             self.account.cluster.redefined();
@@ -137,6 +141,38 @@ impl Conversation {
         }
     }
 
+    /// A read failed on a replica for the replica's own sake, or lost its connection (`reason`), and the client knows nothing of
+    /// it: it runs on the primary.
+    pub(super) async fn again(&mut self, reason: &str) -> Result<(), End> {
+        let Some(mut lent) = self.held.take() else { return Ok(()) };
+        self.counters().reruns.one();
+        self.handle.rests();
+        self.chain = None;
+        let heard = match reason {
+            "" => net::timeout(FINISH, private::hear_out(&mut lent)).await.is_ok_and(|heard| heard.is_ok()),
+            _ => false,
+        };
+        let node = &lent.pool().node;
+        if heard && lent.upstream.idle() && self.session.effects() == Effects::NONE {
+            lent.give_back();
+        } else {
+            if !heard {
+                self.counters().lost_servers.one();
+                let reason = lent.upstream.fatal().map_or(reason, |fatal| &*fatal.message);
+                tracing::warn!(session = self.id, node = %node.spec.name, reason, "a server connection was lost; the read runs again");
+                let starting = lent.upstream.fatal().is_some_and(|fatal| fatal.sqlstate.starts_with("57P0"));
+                let failure = if starting { Failure::NotReady } else { Failure::Lost };
+                if starting || lent.upstream.fatal().is_none() {
+                    self.account.cluster.report_failure(node, failure);
+                }
+            }
+            drop(lent);
+        }
+        let unit = self.rerun.take();
+        self.session.repeat(unit);
+        Ok(())
+    }
+
     /// The server is gone. A session outside a transaction block goes on without it.
     pub(super) fn server_lost(&mut self, reason: &str) -> Result<(), End> {
         let Some(mut lent) = self.held.take() else { return Ok(()) };
@@ -183,7 +219,7 @@ impl Conversation {
     }
 
     /// Says goodbye to the client and brings the server back.
-    pub(super) async fn finish(mut self, end: End) {
+    pub(super) async fn finish(mut self: Box<Self>, end: End) {
         if let End::Tell(reply) = end {
             reply.write(&mut self.session.output);
             // It may be gone already; a client that does not read must not keep the server.

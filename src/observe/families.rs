@@ -57,10 +57,13 @@ families! {
     SENT = Counter "client_sent_bytes" [] "Bytes sent to clients after their log-in.";
 
     STATEMENTS = Counter "statements" ["cluster", "shard", "node", "target"] "Statements sent to a node, by the role that was decided: primary, replica, any. A pipeline up to its Sync counts as one.";
+    STATEMENTS_PINNED = Counter "statements_pinned" [] "Those of them that went to a server that their session must keep, whatever the causes; session pooling is none.";
+    PINNED_CAUSES = Counter "statements_pinned_causes" ["cause"] "The same by cause; one statement may have several.";
     LOCAL = Counter "local_answers" [] "Statements answered by the gateway itself, such as the BEGIN of a transaction that waits for its first statement.";
     REJECTED = Counter "rejected" ["class"] "Statements answered with an error of the gateway's own, by the SQLSTATE's class.";
     AUDITS = Counter "session_audits" [] "Questions to servers about the state that a session left there.";
     SYNCS = Counter "session_syncs" [] "Times that a session's settings had to be brought to a server ahead of its statement.";
+    RERUNS = Counter "reads_run_again" [] "Reads that failed on a replica for the replica's own sake, or lost their connection to it, and ran again on the primary; the client saw nothing of it.";
     LOST = Counter "servers_lost" [] "Server connections lost while a session held them.";
     CANCELS = Counter "cancels" [] "Cancel requests received.";
     ANALYSES = Counter "analyses" ["result"] "Texts of statements looked up: exact (known text), shape (known but for its literals), miss (parsed).";

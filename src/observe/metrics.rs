@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use crate::session::Pins;
+
 /// A number that only grows. One relaxed addition a step.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -33,7 +35,7 @@ impl Counter {
 
 /// The counters of one worker: what sessions count in the course of their transactions.
 #[derive(Debug, Default)]
-// Two lines: the neighbour is fetched along on common processors.
+// Whole pairs of lines: the neighbour is fetched along on common processors.
 #[repr(align(128))]
 pub struct Worker {
     /// Units that the gateway answered without a server.
@@ -48,6 +50,21 @@ pub struct Worker {
     pub syncs: Counter,
     /// Server connections that were lost while a session held them.
     pub lost_servers: Counter,
+    /// Reads that failed on a replica and ran again.
+    pub reruns: Counter,
+    /// Statements sent to a server that their session must keep.
+    pub pinned: Counter,
+    pinned_causes: [Counter; Pins::CAUSES.len()],
+}
+
+impl Worker {
+    /// A statement goes to a server that its session must keep.
+    pub fn pinned(&self, pins: Pins) {
+        self.pinned.one();
+        for (holds, counter) in pins.flags().into_iter().zip(&self.pinned_causes) {
+            counter.add(u64::from(holds));
+        }
+    }
 }
 
 /// Why a connection was not let in.
@@ -154,6 +171,13 @@ impl Metrics {
     #[must_use]
     pub fn sum(&self, of: impl Fn(&Worker) -> &Counter) -> u64 {
         self.workers.iter().map(|worker| of(worker).get()).sum()
+    }
+
+    /// Statements sent to a server that their session had to keep, by cause; those causes that happened.
+    pub fn pinned_causes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counted = Pins::CAUSES.into_iter().enumerate();
+        let counted = counted.map(|(at, cause)| (cause, self.sum(|worker| &worker.pinned_causes[at])));
+        counted.filter(|(_, count)| *count > 0)
     }
 
     /// A client was not let in.
@@ -296,6 +320,16 @@ mod tests {
         }
         assert_eq!(metrics.worker(1).received.get(), 10);
         assert_eq!(metrics.sum(|worker| &worker.received), 111);
+    }
+
+    #[test]
+    fn pinned_statements_count_once_and_under_each_cause() {
+        let metrics = Metrics::new(2);
+        metrics.worker(0).pinned(Pins { temporary: true, seed: true, ..Pins::default() });
+        metrics.worker(1).pinned(Pins { temporary: true, ..Pins::default() });
+        assert_eq!(metrics.sum(|worker| &worker.pinned), 2);
+        let found: Vec<_> = metrics.pinned_causes().collect();
+        assert_eq!(found, [("temporary objects", 2), ("seeded random numbers", 1)]);
     }
 
     #[test]

@@ -8,10 +8,11 @@
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
+use smallvec::SmallVec;
 
 use super::{Op, Session, Unit, What};
 use crate::sql::{Analysis, Effects, Kind};
-use crate::upstream::{ErrorReply, Expected, Prepared, Receiver as _, Replaced, Show, StatementId, Upstream};
+use crate::upstream::{ErrorReply, Expected, Prepared, Reading, Receiver as _, Replaced, Show, StatementId, Upstream};
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::{TransactionStatus, frontend};
 
@@ -29,6 +30,41 @@ pub struct Forwarded {
 }
 
 impl Session {
+    /// The named statements that the unit is about to use, that clients know the result of and that `up` may see otherwise:
+    /// they must be asked for first. Not those that the client itself parses or is told of anew, and none within a group, which a
+    /// question would end.
+    #[must_use]
+    pub fn doubtful(&self, up: &Upstream) -> SmallVec<[Arc<Prepared>; 2]> {
+        let mut doubtful: SmallVec<[Arc<Prepared>; 2]> = SmallVec::new();
+        if !self.unit.opens || up.status() == TransactionStatus::Failed {
+            return doubtful;
+        }
+        let ops = &self.unit.ops;
+        for (at, op) in ops.iter().enumerate() {
+            let told = || ops.get(at + 1).is_some_and(|next| matches!(next.what, What::DescribePortal));
+            let statement = match &op.what {
+                What::Bind { statement: Some(statement) }
+                    if up.prepared.doubts(statement, &self.settings) && !told() =>
+                {
+                    statement
+                }
+                What::DescribeStatement { statement: Some(statement) }
+                    if up.prepared.doubts(statement, &self.settings) =>
+                {
+                    statement
+                }
+                _ => continue,
+            };
+            let parsed = ops[..at]
+                .iter()
+                .any(|op| matches!(&op.what, What::Parse { statement: one, .. } if one.id == statement.id));
+            if !parsed && doubtful.iter().all(|one| one.id != statement.id) {
+                doubtful.push(Arc::clone(statement));
+            }
+        }
+        doubtful
+    }
+
     /// Moves the unit to `up`'s output.
     pub fn forward(&mut self, up: &mut Upstream) -> Forwarded {
         let held = self.cursor;
@@ -40,9 +76,13 @@ impl Session {
                 up.expect(Expected::Close { statement: None, show: Show::Hide }, self);
             }
         }
+        self.declared_only = !unit.closed && unit.opens && unit.declares_one();
         // input[kept..at] goes as it is and was not yet moved.
         let (mut at, mut kept) = (0, 0);
-        for Op { len, rest, what } in unit.ops.drain(..) {
+        // The statement and the portal bound last.
+        let mut bound = None;
+        let mut ops = unit.ops.drain(..);
+        while let Some(Op { len, rest, what }) = ops.next() {
             let frame = at..at + len;
             at += len;
             self.streaming = rest;
@@ -126,7 +166,19 @@ impl Session {
                 }
                 What::Bind { statement } => {
                     match statement {
-                        Some(statement) => self.bind(up, &mut rewrite, &statement, rest),
+                        Some(statement) => {
+                            let described =
+                                ops.as_slice().first().filter(|next| matches!(next.what, What::DescribePortal));
+                            let statement = match described {
+                                Some(next) if statement.is_shared() && self.same_portal(&frame, next.len) => {
+                                    let statement = self.renewed(&frame, statement);
+                                    bound = Some(Arc::clone(&statement));
+                                    statement
+                                }
+                                _ => statement,
+                            };
+                            self.bind(up, &mut rewrite, &statement, rest);
+                        }
                         None => {
                             let bind = frontend::bind(&self.input[frame.clone()]);
                             let name: Box<[u8]> = bind.map_or_else(|_| [].into(), |bind| bind.statement.into());
@@ -136,16 +188,16 @@ impl Session {
                     up.expect(Expected::Bind, self);
                 }
                 What::DescribeStatement { statement } => {
-                    match statement {
-                        Some(statement) => self.describe(up, &mut rewrite, &statement),
+                    match &statement {
+                        Some(statement) => self.describe(up, &mut rewrite, statement),
                         None => {
                             let name = self.target_name(&frame);
                             self.keep_foreign(up, &mut rewrite, &name);
                         }
                     }
-                    up.expect(Expected::Describe, self);
+                    up.expect(Expected::Describe { of: statement.filter(|statement| statement.is_shared()) }, self);
                 }
-                What::DescribePortal => up.expect(Expected::Describe, self),
+                What::DescribePortal => up.expect(Expected::Describe { of: bound.take() }, self),
                 What::Execute => up.expect(Expected::Execute, self),
                 What::CloseStatement { held: Some(statement) } => {
                     let name = self.target_name(&frame);
@@ -163,6 +215,7 @@ impl Session {
                 What::Sync => up.expect(Expected::Sync, self),
             }
         }
+        drop(ops);
         debug_assert_eq!(at, held, "every byte of the unit belongs to one message");
         if kept == 0 && up.output.is_empty() && at == self.input.len() {
             std::mem::swap(&mut self.input, &mut up.output);
@@ -380,17 +433,14 @@ impl Session {
     ) {
         if held || up.unready() > 0 {
             // Groups in flight may close it, or fail before they come to that.
-            self.close_on(up, statement);
+            up.close(statement.id, self);
         }
         if let Some(victim) = up.prepared.victim() {
-            let mut name = Vec::with_capacity(24);
-            victim.write_name(&mut name);
-            frontend::write_target(&mut up.output, b'C', b'S', &name);
-            up.expect(Expected::Close { statement: Some(victim), show: Show::Hide }, self);
+            up.close(victim, self);
         }
         let mut name = Vec::with_capacity(24);
         statement.id.write_name(&mut name);
-        frontend::write_parse(&mut up.output, &name, &statement.text, &statement.types);
+        frontend::write_parse(&mut up.output, &name, &statement.text, statement.settled_types());
         let settings = Arc::clone(&self.settings);
         up.expect(
             Expected::Parse {
@@ -403,13 +453,6 @@ impl Session {
             self,
         );
         up.prepared.parsed_under(statement.id, settings);
-    }
-
-    fn close_on(&mut self, up: &mut Upstream, statement: &Arc<Prepared>) {
-        let mut name = Vec::with_capacity(24);
-        statement.id.write_name(&mut name);
-        frontend::write_target(&mut up.output, b'C', b'S', &name);
-        up.expect(Expected::Close { statement: Some(statement.id), show: Show::Hide }, self);
     }
 
     /// A Parse under a name that is taken: the server is made to say so itself, in its place in the pipeline.
@@ -462,6 +505,31 @@ impl Session {
         let mut name = Vec::with_capacity(24);
         statement.id.write_name(&mut name);
         frontend::write_target(&mut up.output, b'D', b'S', &name);
+    }
+
+    /// Whether a Bind is followed by the Describe of its portal.
+    fn same_portal(&self, bind: &std::ops::Range<usize>, next: usize) -> bool {
+        let target = frontend::target(&self.input[bind.end..bind.end + next]);
+        let bind = frontend::bind(&self.input[bind.clone()]);
+        matches!((bind, target), (Ok(bind), Ok(target)) if bind.portal == target.name)
+    }
+
+    /// The client is about to be told anew what the statement returns: if DDL is known since it was parsed, the same text read
+    /// as it is now takes its place, and whatever has changed is not in its way.
+    fn renewed(&mut self, bind: &std::ops::Range<usize>, statement: Arc<Prepared>) -> Arc<Prepared> {
+        if statement.is_read_under(self.scope) {
+            return statement;
+        }
+        let reading = Reading { scope: self.scope, settings: Some(&self.settings) };
+        let analysis = || statement.analysis.clone();
+        let renewed = self.shared.registry.share(&statement.text, statement.settled_types(), reading, analysis);
+        if let Ok(bind) = frontend::bind(&self.input[bind.clone()])
+            && self.statements.get(bind.statement).is_some_and(|held| held.id == statement.id)
+        {
+            self.statements.remove(bind.statement);
+            self.statements.insert(bind.statement, &renewed);
+        }
+        renewed
     }
 
     fn ensure_unnamed(&mut self, up: &mut Upstream, rewrite: &mut Rewrite<'_>, statement: &Arc<Prepared>) {

@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: sockets, clocks, the choice of a server, what a policy says.
 
+mod again;
 mod channels;
 mod deferred;
 mod forward;
@@ -22,7 +23,9 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use crate::sql::{Analysis, Analyzer, Effects, TextContext};
-use crate::upstream::{ErrorReply, Parameters, Prepared, Receiver, Registry, Replaced, Scope, Settings, StatementId};
+use crate::upstream::{
+    ErrorReply, Parameters, Prepared, Receiver, Registry, Replaced, Scope, Settings, StatementId, Upstream,
+};
 use crate::wire::{Malformed, TransactionStatus};
 
 pub use channels::channel_sql;
@@ -102,6 +105,8 @@ pub struct Session {
     pub discarded: bool,
     /// The transaction at hand may redefine what others run.
     pub redefines: bool,
+    /// It holds DDL that others can see once it has ended.
+    pub publishes: bool,
     /// Whose servers the session uses, and under which schema: what a Parse may be answered from.
     pub scope: Scope,
     shared: Arc<Shared>,
@@ -117,6 +122,8 @@ pub struct Session {
     ignoring: usize,
     /// Messages of an extended group went to a server and its Sync has not.
     in_group: bool,
+    /// Nothing of the group that is open is bound or run.
+    declared_only: bool,
     /// An error came in the group that is open.
     group_failed: bool,
     /// A statement in flight drops prepared statements: what refers to them waits for its answer.
@@ -234,6 +241,7 @@ impl Session {
             elsewhere: Vec::new(),
             discarded: false,
             redefines: false,
+            publishes: false,
             scope: Scope::default(),
             shared,
             statements: Statements::default(),
@@ -243,6 +251,7 @@ impl Session {
             streaming: 0,
             ignoring: 0,
             in_group: false,
+            declared_only: false,
             group_failed: false,
             barrier: false,
             names_open: Names::default(),
@@ -268,6 +277,20 @@ impl Session {
     #[must_use]
     pub fn in_group(&self) -> bool {
         self.in_group
+    }
+
+    /// Whether the group that is open may go on elsewhere: it stands in no transaction block, nothing of it was bound or run, and
+    /// all of it was answered.
+    #[must_use]
+    pub fn may_move(&self, up: &Upstream) -> bool {
+        let declares = self.in_group && self.declared_only && !self.group_failed;
+        declares && up.quiet() && up.status() == TransactionStatus::Idle
+    }
+
+    /// The group that is open goes on elsewhere; the server that had it was sent a Sync of ours.
+    pub fn move_group(&mut self) {
+        self.in_group = false;
+        self.unit.opens = true;
     }
 
     /// Whether a frame is on its way to the server piece by piece.

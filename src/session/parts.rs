@@ -6,6 +6,7 @@
 use super::{Session, Unit, What};
 use crate::policy::{Bound, Format, Parameter, Parameters};
 use crate::sql::{Analysis, Shape};
+use crate::wire::frame::HEADER_LEN;
 use crate::wire::frontend;
 
 /// One statement of a unit.
@@ -38,7 +39,7 @@ impl Session {
                     let bind = frontend::bind(frame).ok().map(|bind| BoundValues {
                         rest: bind.rest,
                         whole: op.rest == 0,
-                        types: statement.types.get(2..).unwrap_or_default(),
+                        types: statement.settled_types().get(2..).unwrap_or_default(),
                     });
                     Some(Part { text: &statement.text, analysis: &statement.analysis, bind, simple: false })
                 }
@@ -50,6 +51,16 @@ impl Session {
                 _ => None,
             }
         })
+    }
+
+    /// The arguments of a FunctionCall, which are laid out as a Bind's values are.
+    pub fn arguments(&self) -> Option<BoundValues<'_>> {
+        const FUNCTION: usize = size_of::<u32>();
+        // It is the unit's last message.
+        let op = self.unit.ops.last().filter(|op| matches!(op.what, What::Function))?;
+        let end = self.unit.ops.iter().map(|op| op.len).sum::<usize>();
+        let rest = self.input.get(end - op.len + HEADER_LEN + FUNCTION..end)?;
+        Some(BoundValues { rest, whole: op.rest == 0, types: &[] })
     }
 
     /// What is known of each text that the unit runs, binds, prepares or describes.

@@ -281,7 +281,7 @@ impl Session {
                 return Ok(What::RefusedParse(Box::new(reply)));
             }
         }
-        let reading = Reading { schema: self.scope.schema, settings: Some(&self.settings) };
+        let reading = Reading { scope: self.scope, settings: Some(&self.settings) };
         let statement = shared.registry.share(parse.text, parse.types, reading, analyze);
         if !duplicate {
             self.statements.insert(parse.name, &statement);

@@ -78,24 +78,44 @@ impl Pins {
         self != Self::default()
     }
 
-    /// The reasons' names.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
+    /// The names of all reasons, in the order of [`Pins::flags`].
+    pub const CAUSES: [&str; 12] = [
+        "temporary objects",
+        "advisory locks",
+        "WITH HOLD cursors",
+        "LISTEN",
+        "SQL PREPARE",
+        "LOAD",
+        "currval or lastval",
+        "a large prepared statement",
+        "a large unnamed statement",
+        "a setting under a computed name",
+        "large settings",
+        "seeded random numbers",
+    ];
+
+    /// Which of [`Pins::CAUSES`] hold.
+    #[must_use]
+    pub fn flags(self) -> [bool; Self::CAUSES.len()] {
         [
-            (self.temporary, "temporary objects"),
-            (self.advisory_lock, "advisory locks"),
-            (self.hold_cursor, "WITH HOLD cursors"),
-            (self.listen, "LISTEN"),
-            (self.sql_prepare, "SQL PREPARE"),
-            (self.load, "LOAD"),
-            (self.sequence, "currval or lastval"),
-            (self.large_statement, "a large prepared statement"),
-            (self.large_unnamed, "a large unnamed statement"),
-            (self.computed_setting, "a setting under a computed name"),
-            (self.large_settings, "large settings"),
-            (self.seed, "seeded random numbers"),
+            self.temporary,
+            self.advisory_lock,
+            self.hold_cursor,
+            self.listen,
+            self.sql_prepare,
+            self.load,
+            self.sequence,
+            self.large_statement,
+            self.large_unnamed,
+            self.computed_setting,
+            self.large_settings,
+            self.seed,
         ]
-        .into_iter()
-        .filter_map(|(holds, name)| holds.then_some(name))
+    }
+
+    /// The names of the reasons that hold.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        self.flags().into_iter().zip(Self::CAUSES).filter_map(|(holds, name)| holds.then_some(name))
     }
 }
 
@@ -132,6 +152,10 @@ impl Session {
             }
         }
         self.pins.load |= effects.any(Effects::LOAD);
+        if effects.any(Effects::DDL | Effects::TEMPORARY) {
+            // Until others see it, and for as long as there are temporary objects, names may mean something else to this session.
+            self.scope.own = self.shared.registry.unique();
+        }
     }
 
     /// Notes a setting that a statement may change.
@@ -325,6 +349,9 @@ impl Session {
         self.channels = names.map(channels).or_else(|| (!flags.contains('l')).then(Vec::new));
         let flag = |c: char| flags.contains(c);
         self.pins.temporary = flag('t');
+        if !self.pins.temporary {
+            self.scope.own = 0;
+        }
         self.pins.advisory_lock = flag('a');
         self.pins.hold_cursor = flag('h');
         self.pins.listen = flag('l');
@@ -337,12 +364,19 @@ impl Session {
                 // The unnamed statement stays (`DropAllPreparedStatements` in `prepare.c`).
                 self.statements.clear();
                 self.discarded = true;
-                self.pins = Pins { seed: self.pins.seed, ..Pins::default() };
+                // What is noted already may have come behind it in the same pipeline: it is asked for all the same.
+                self.pins = Pins {
+                    seed: self.pins.seed,
+                    load: self.effects.any(Effects::LOAD),
+                    sequence: self.effects.any(Effects::SEQUENCE),
+                    ..Pins::default()
+                };
                 self.settings = Arc::clone(&self.baseline);
-                self.touched.clear();
-                self.resets = false;
+                self.resets = !self.baseline.is_empty();
             }
             b"DEALLOCATE ALL" => self.statements.clear(),
+            // The one that keeps the server may be among them.
+            b"CLOSE CURSOR" | b"CLOSE CURSOR ALL" if self.pins.hold_cursor => self.effects |= Effects::HOLD_CURSOR,
             _ => {}
         }
     }

@@ -208,6 +208,21 @@ impl Written {
         }
     }
 
+    /// Of two writes on one shard, the one that bounds both.
+    fn later(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::No, some) | (some, Self::No) => some,
+            (Self::Acknowledged(ours) | Self::Known(ours, _), Self::Acknowledged(theirs) | Self::Known(theirs, _)) => {
+                if theirs > ours {
+                    other
+                } else {
+                    self
+                }
+            }
+        }
+    }
+
     fn look(&mut self, watermark: &Watermark) -> Requirement {
         let (Self::Acknowledged(ticket) | Self::Known(ticket, _)) = *self else { return Requirement::Primary };
         if watermark.has_passed(ticket) {
@@ -263,12 +278,35 @@ impl Writes {
     /// that a write on one counts for all.
     #[must_use]
     pub fn carried_to(&self, topology: &Topology) -> Self {
-        let mut carried = Self::default();
-        for shard in (0..topology.shards().len()).filter(|_| !self.none()) {
-            carried.sent(shard);
-            carried.acknowledged(topology, shard);
+        if self.none() { Self::default() } else { Self::everywhere(topology) }
+    }
+
+    /// A write on every shard, acknowledged just now.
+    #[must_use]
+    pub fn everywhere(topology: &Topology) -> Self {
+        let mut writes = Self::default();
+        for shard in 0..topology.shards().len() {
+            writes.sent(shard);
+            writes.acknowledged(topology, shard);
         }
-        carried
+        writes
+    }
+
+    /// Another's acknowledged writes are to be seen as well.
+    pub fn join(&mut self, other: &Self) {
+        for (shard, theirs) in &other.0 {
+            match self.0.iter_mut().find(|(number, _)| number == shard) {
+                Some((_, ours)) => *ours = ours.later(*theirs),
+                None => self.0.push((*shard, *theirs)),
+            }
+        }
+    }
+
+    /// Forgets what all replicas have.
+    pub fn forget_passed(&mut self, topology: &Topology) {
+        for shard in 0..topology.shards().len() {
+            self.required(topology, shard);
+        }
     }
 
     /// Whether a write sent to `shard` waits for its acknowledgement.
@@ -323,6 +361,32 @@ mod tests {
         writes.sent(0);
         writes.acknowledged(topology, 0);
         writes
+    }
+
+    #[test]
+    fn of_ones_own_writes_and_anothers_the_later_counts() {
+        let topology = topology(2);
+        let (first, second) = (wrote(&topology), wrote(&topology));
+        let joined = |ours: &Writes, theirs: &Writes| {
+            let mut ours = ours.clone();
+            ours.join(theirs);
+            format!("{ours:?}")
+        };
+        assert_eq!(joined(&first, &second), format!("{second:?}"));
+        assert_eq!(joined(&second, &first), format!("{second:?}"));
+        assert_eq!(joined(&Writes::default(), &first), format!("{first:?}"));
+        let mut sent = Writes::default();
+        sent.sent(0);
+        assert_eq!(joined(&sent, &second), format!("{sent:?}"), "what is not acknowledged needs the primary");
+        // A newcomer joins what is left of it.
+        let mut late = second;
+        late.forget_passed(&topology);
+        assert!(!late.none());
+        let watermark = &topology.shards()[0].watermark;
+        watermark.answer(watermark.question(), at(1, 100));
+        watermark.replayed([Some(at(1, 100))].into_iter());
+        late.forget_passed(&topology);
+        assert!(late.none());
     }
 
     #[test]

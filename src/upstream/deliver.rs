@@ -18,6 +18,12 @@ const WHOLE_LIMIT: usize = 1 << 20;
 /// Bytes of an ErrorResponse in which its severity and SQLSTATE stand.
 const ERROR_PREFIX: usize = 128;
 
+/// Largest description of a statement that is looked into, in bytes: some hundred columns. What is larger is not compared.
+const DESCRIPTION_LIMIT: usize = 64 << 10;
+
+/// Largest refusal of a statement whose result has changed; its message is translated, a line of text in any language.
+const OUTDATED_LIMIT: usize = 1024;
+
 /// Who gets a server's answers.
 pub trait Receiver {
     /// Where bytes for the client go.
@@ -145,8 +151,10 @@ impl Upstream {
     /// How many bytes of a frame must be there before it can be judged, and whether the rest then passes unseen.
     fn needed(&self, header: Header, frame: &[u8]) -> (usize, bool) {
         match header.tag {
+            b'T' | b't' if header.len <= DESCRIPTION_LIMIT && self.describes() => (header.len, false),
             // The contents do not matter and may be large.
             b'T' | b't' | b'V' | b'N' | b'G' | b'H' | b'W' => (HEADER_LEN, true),
+            b'E' if header.len <= OUTDATED_LIMIT => (header.len, false),
             b'E' if !self.replaces() && !fatal(frame) => (header.len.min(ERROR_PREFIX), true),
             _ => (header.len, false),
         }
@@ -155,6 +163,11 @@ impl Upstream {
     /// Whether an error that comes now is not the one that the client will see.
     fn replaces(&self) -> bool {
         matches!(self.expected.front(), Some(Expected::Parse { show: Show::Replace(_), .. } | Expected::Refused(_)))
+    }
+
+    /// Whether a description that comes now is of a statement with a name of ours.
+    fn describes(&self) -> bool {
+        matches!(self.expected.front(), Some(Expected::Describe { of: Some(_) }))
     }
 
     /// Puts out the local answers that stand at the front of the queue.
@@ -191,8 +204,22 @@ impl Upstream {
                 Ok(if hide { Verdict::Drop } else { Verdict::Keep })
             }
             (b'2', Some(Expected::Bind)) => self.answered(),
-            (b'T' | b'n', Some(Expected::Describe)) => self.answered(),
-            (b't', Some(Expected::Describe)) => Ok(Verdict::Keep),
+            (b't', Some(Expected::Describe { of })) => {
+                if let Some(statement) = of.as_ref().filter(|_| frame.len() == header.len) {
+                    statement.learn_types(frame);
+                }
+                Ok(Verdict::Keep)
+            }
+            (b'T', Some(Expected::Describe { of })) => {
+                if let Some(statement) = of.as_ref().filter(|_| frame.len() == header.len)
+                    && !statement.learn_columns(&backend::row_shape(frame)?)
+                {
+                    self.outdated = true;
+                    self.prepared.has_changed(statement.id);
+                }
+                self.answered()
+            }
+            (b'n', Some(Expected::Describe { .. })) => self.answered(),
             (b'C', Some(Expected::Execute | Expected::Query)) => {
                 let tag = frame.get(HEADER_LEN..frame.len() - 1).unwrap_or_default();
                 self.completed(tag, to);
@@ -315,6 +342,7 @@ impl Upstream {
             }
             _ => None,
         };
+        self.outdated |= sqlstate == *b"0A000" && fields.routine.as_deref() == Some("RevalidateCachedQuery");
         to.error(sqlstate);
         if self.expected.front().is_some_and(|expected| !expected.readies()) {
             self.skip_to_sync(to);

@@ -22,12 +22,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::BytesMut;
 
-use crate::wire::TransactionStatus;
 use crate::wire::startup::CancelKey;
+use crate::wire::{TransactionStatus, frontend};
 
 pub use deliver::Receiver;
 pub use login::{Login, LoginError, LoginStep};
 pub use notifiers::Notifiers;
+use prepared::DOUBTED;
 pub use prepared::{Prepared, PreparedSet, Reading, Registry, Scope, StatementId};
 pub use private::{Answer, Column, Private};
 pub use settings::{Interner, Parameters, Settings, literal, value_sql};
@@ -67,12 +68,14 @@ pub struct ErrorReply {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// The server's function that says so; drivers know some errors by it, whatever the language of the message.
+    pub routine: Option<String>,
 }
 
 impl ErrorReply {
     /// An ERROR.
     pub fn error(sqlstate: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { severity: "ERROR", sqlstate: sqlstate.into(), message: message.into(), hint: None }
+        Self { severity: "ERROR", sqlstate: sqlstate.into(), message: message.into(), hint: None, routine: None }
     }
 
     /// A FATAL: the connection ends after it.
@@ -87,16 +90,17 @@ impl ErrorReply {
         self
     }
 
+    /// Names the server's function that says so.
+    #[must_use]
+    pub fn routine(mut self, routine: impl Into<String>) -> Self {
+        self.routine = Some(routine.into());
+        self
+    }
+
     /// Appends the ErrorResponse.
     pub fn write(&self, out: &mut BytesMut) {
-        crate::wire::backend::write_error(
-            out,
-            b'E',
-            self.severity,
-            &self.sqlstate,
-            &self.message,
-            self.hint.as_deref(),
-        );
+        let more = [(b'H', self.hint.as_deref()), (b'R', self.routine.as_deref())];
+        crate::wire::backend::write_error(out, b'E', self.severity, &self.sqlstate, &self.message, &more);
     }
 }
 
@@ -159,7 +163,10 @@ pub enum Expected {
         show: Show,
     },
     /// ParameterDescription, RowDescription or NoData.
-    Describe,
+    Describe {
+        /// The statement, or that of the portal, if it has a name of ours.
+        of: Option<Arc<Prepared>>,
+    },
     /// CommandComplete, EmptyQueryResponse or PortalSuspended, rows or COPY before it.
     Execute,
     /// Nothing from the server: this bare message goes to the client in its place.
@@ -200,7 +207,7 @@ impl Expected {
             Self::Parse { .. } => "ParseComplete",
             Self::Bind => "BindComplete",
             Self::Close { .. } => "CloseComplete",
-            Self::Describe => "RowDescription or NoData",
+            Self::Describe { .. } => "RowDescription or NoData",
             Self::Execute => "CommandComplete",
             Self::Local { .. } => "nothing",
             Self::Sync => "ReadyForQuery",
@@ -209,9 +216,6 @@ impl Expected {
         }
     }
 }
-
-/// A group in which nothing is sent: the next user of a statement makes sure of it.
-const DOUBTED: u64 = u64::MAX;
 
 /// Which way COPY data flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -262,6 +266,8 @@ pub struct Upstream {
     unnamed: Option<(StatementId, Option<u64>)>,
     /// Names that a client's own Parse left on the server; closed before its next use.
     litter: Vec<Box<[u8]>>,
+    /// What a statement returns has changed: there was DDL that nobody knew of.
+    outdated: bool,
 }
 
 impl Upstream {
@@ -288,6 +294,7 @@ impl Upstream {
             fatal: None,
             unnamed: None,
             litter: Vec::new(),
+            outdated: false,
         }
     }
 
@@ -386,6 +393,14 @@ impl Upstream {
         self.expected.len()
     }
 
+    /// Lets the server forget a statement that has a name of ours.
+    pub fn close<R: Receiver>(&mut self, id: StatementId, to: &mut R) {
+        let mut name = Vec::with_capacity(24);
+        id.write_name(&mut name);
+        frontend::write_target(&mut self.output, b'C', b'S', &name);
+        self.expect(Expected::Close { statement: Some(id), show: Show::Hide }, to);
+    }
+
     /// Names to be closed before anything else is sent; empties the list.
     pub fn take_litter(&mut self) -> Vec<Box<[u8]>> {
         std::mem::take(&mut self.litter)
@@ -405,6 +420,16 @@ impl Upstream {
                 _ => {}
             }
         }
+    }
+
+    /// There was DDL that did not come through here.
+    pub fn mark_outdated(&mut self) {
+        self.outdated = true;
+    }
+
+    /// Whether an answer told of DDL that did not come through here; told once.
+    pub fn take_outdated(&mut self) -> bool {
+        std::mem::take(&mut self.outdated)
     }
 
     /// What the server knows as the unnamed statement is no longer what was sent for a session.

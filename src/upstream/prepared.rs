@@ -10,13 +10,14 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::Settings;
-use crate::sql::Analysis;
+use crate::sql::{Analysis, Kind};
+use crate::wire::frame::HEADER_LEN;
 
 /// Names a prepared statement within the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,21 +43,36 @@ pub struct Prepared {
     /// What the text means.
     pub analysis: Analysis,
     /// The first client's reading of it; nothing for a statement that is not shared.
-    reading: (u64, Names),
+    reading: (Schema, Names),
+    /// What servers said of it when it was described first.
+    described: Described,
     /// Where a Parse of it succeeded, the latest last.
     proven: Mutex<SmallVec<[Proof; 2]>>,
     /// Where it is listed, for a statement that is shared.
     listed: Option<Listed>,
 }
 
+/// What clients know of a statement: PostgreSQL never changes it while the statement is prepared (`RevalidateCachedQuery` in
+/// `plancache.c`), so that it must not change either where the statement is prepared anew.
+#[derive(Debug, Default)]
+struct Described {
+    /// Count and object ids of all its parameters, those that the client left open included.
+    types: OnceLock<Box<[u8]>>,
+    /// See [`row_shape`](crate::wire::backend::row_shape).
+    columns: OnceLock<Box<[u8]>>,
+}
+
 /// What decides which objects a text names.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Reading<'a> {
     /// DDL statements known: who parses a text again because the schema has changed must not get what was parsed before.
-    pub schema: u64,
+    pub scope: Scope,
     /// Where names are looked up.
     pub settings: Option<&'a Settings>,
 }
+
+/// DDL known of all sessions, and of the session's own.
+type Schema = (u64, u64);
 
 /// Values of [`NAMING`].
 type Names = [Option<Box<[u8]>>; 3];
@@ -65,10 +81,17 @@ type Names = [Option<Box<[u8]>>; 3];
 const NAMING: [&str; 3] = ["search_path", "role", "session_authorization"];
 
 impl Reading<'_> {
+    fn schema(&self) -> Schema {
+        (self.scope.schema, self.scope.own)
+    }
+
     fn names(&self) -> [Option<&[u8]>; 3] {
         NAMING.map(|name| self.settings.and_then(|settings| settings.bytes(name)))
     }
 }
+
+/// A group in which nothing is sent: the next user of a statement makes sure of it.
+pub(super) const DOUBTED: u64 = u64::MAX;
 
 /// The place of a statement in its registry's list.
 #[derive(Debug)]
@@ -84,6 +107,8 @@ pub struct Scope {
     pub account: u64,
     /// Grows with every DDL statement known.
     pub schema: u64,
+    /// Unique to a session whose own definitions others do not see: temporary objects, those of its open transaction; else 0.
+    pub own: u64,
 }
 
 #[derive(Debug)]
@@ -96,6 +121,54 @@ struct Proof {
 const PROOFS: usize = 8;
 
 impl Prepared {
+    /// The types of its parameters for a Parse on one more server: what the first server made of those left open, else what
+    /// the client sent.
+    #[must_use]
+    pub fn settled_types(&self) -> &[u8] {
+        self.described.types.get().unwrap_or(&self.types)
+    }
+
+    /// Whether clients may know what it returns.
+    #[inline]
+    #[must_use]
+    pub fn is_described(&self) -> bool {
+        self.described.columns.get().is_some()
+    }
+
+    /// Whether it has names of ours on servers, unlike one that clients gave no name.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.listed.is_some()
+    }
+
+    /// Whether all DDL known in `scope` was known when the first client parsed it.
+    #[must_use]
+    pub fn is_read_under(&self, scope: Scope) -> bool {
+        self.reading.0 == (scope.schema, scope.own)
+    }
+
+    /// A ParameterDescription of it came, whole.
+    pub(super) fn learn_types(&self, frame: &[u8]) {
+        if !self.is_planned() {
+            return;
+        }
+        // Two bytes of count and four for each type, as in a Parse.
+        self.described.types.get_or_init(|| frame[HEADER_LEN..].into());
+    }
+
+    /// Its columns were told. Returns whether they are those that were told first.
+    pub fn learn_columns(&self, shape: &[u8]) -> bool {
+        !self.is_planned() || **self.described.columns.get_or_init(|| shape.into()) == *shape
+    }
+
+    /// Whether its result is what it was when it was parsed. That of a FETCH is its cursor's.
+    fn is_planned(&self) -> bool {
+        let planned = |kind| {
+            matches!(kind, Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge | Kind::Values)
+        };
+        self.analysis.shape.statements.iter().all(|statement| planned(statement.kind))
+    }
+
     /// Whether a Parse of it would surely succeed: one succeeded in this scope under the same role and search path.
     #[must_use]
     pub fn is_proven(&self, scope: Scope, settings: &Arc<Settings>) -> bool {
@@ -165,8 +238,9 @@ impl Registry {
         listed: Option<Listed>,
     ) -> Prepared {
         let id = StatementId(self.next.fetch_add(1, Ordering::Relaxed));
-        let reading = (reading.schema, reading.names().map(|value| value.map(Box::from)));
-        Prepared { id, text: text.into(), types: types.into(), analysis, reading, proven: Mutex::default(), listed }
+        let reading = (reading.schema(), reading.names().map(|value| value.map(Box::from)));
+        let (described, proven) = (Described::default(), Mutex::default());
+        Prepared { id, text: text.into(), types: types.into(), analysis, reading, described, proven, listed }
     }
 
     /// The shared statement of this text and these types, read like this.
@@ -181,10 +255,10 @@ impl Registry {
         let mut others: SmallVec<[Arc<Prepared>; 1]> = SmallVec::new();
         let mut list = self.list.lock();
         let names = reading.names();
-        let hash = list.hasher.hash_one((types, text, reading.schema, names));
+        let hash = list.hasher.hash_one((types, text, reading.schema(), names));
         for held in list.by_hash.get(&hash).into_iter().flatten().filter_map(Weak::upgrade) {
             let (schema, held_names) = &held.reading;
-            let alike = *schema == reading.schema && held_names.each_ref().map(Option::as_deref) == names;
+            let alike = *schema == reading.schema() && held_names.each_ref().map(Option::as_deref) == names;
             if alike && *held.text == *text && *held.types == *types {
                 return held;
             }
@@ -194,6 +268,11 @@ impl Registry {
         let made = Arc::new(self.make(text, types, reading, analysis(), Some(listed)));
         list.by_hash.entry(hash).or_default().push(Arc::downgrade(&made));
         made
+    }
+
+    /// A number for [`Scope::own`].
+    pub fn unique(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Statements that are shared now.
@@ -217,6 +296,8 @@ pub struct PreparedSet {
     limit: usize,
     clock: u64,
     scope: Scope,
+    /// One had to go for another: what is prepared here is often prepared anew.
+    crowded: bool,
 }
 
 #[derive(Debug)]
@@ -224,6 +305,8 @@ struct Held {
     used: u64,
     /// The group in which its Parse was sent; `None`: it was answered.
     sent_in: Option<u64>,
+    /// What it returns is no longer what clients know.
+    changed: bool,
     /// Under what its Parse was sent.
     parsed: Option<(Arc<Settings>, Scope)>,
 }
@@ -232,7 +315,7 @@ impl PreparedSet {
     /// An empty set that holds `limit` statements at most (at least one).
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { held: HashMap::default(), limit: limit.max(1), clock: 0, scope: Scope::default() }
+        Self { held: HashMap::default(), limit: limit.max(1), clock: 0, scope: Scope::default(), crowded: false }
     }
 
     /// Whether the server holds it; marks it as used.
@@ -244,6 +327,26 @@ impl PreparedSet {
                 true
             }
             None => false,
+        }
+    }
+
+    /// Whether clients may know what it returns, and this server may see that otherwise: it must be asked before the statement
+    /// is used. Where statements come and go, one server's answer stands for the account's others.
+    #[must_use]
+    pub fn doubts(&self, statement: &Prepared, settings: &Arc<Settings>) -> bool {
+        if !statement.is_described() || !statement.is_shared() {
+            return false;
+        }
+        match self.held.get(&statement.id) {
+            Some(held) => held.changed || held.sent_in == Some(DOUBTED),
+            None => !(self.crowded && statement.is_proven(self.scope, settings)),
+        }
+    }
+
+    /// A description of it showed other columns than clients know.
+    pub(super) fn has_changed(&mut self, id: StatementId) {
+        if let Some(held) = self.held.get_mut(&id) {
+            held.changed = true;
         }
     }
 
@@ -280,10 +383,11 @@ impl PreparedSet {
 
     /// The statement to close before another is prepared, if the set is full.
     #[must_use]
-    pub fn victim(&self) -> Option<StatementId> {
+    pub fn victim(&mut self) -> Option<StatementId> {
         if self.held.len() < self.limit {
             return None;
         }
+        self.crowded = true;
         self.held.iter().min_by_key(|(_, held)| held.used).map(|(id, _)| *id)
     }
 
@@ -310,7 +414,7 @@ impl PreparedSet {
     /// Notes a statement whose Parse is sent in this group.
     pub(super) fn insert(&mut self, id: StatementId, group: u64) {
         self.clock += 1;
-        self.held.insert(id, Held { used: self.clock, sent_in: Some(group), parsed: None });
+        self.held.insert(id, Held { used: self.clock, sent_in: Some(group), changed: false, parsed: None });
     }
 
     /// Whether a message of this group surely finds it; `None`: it is not held. Marks it as used.
@@ -318,7 +422,7 @@ impl PreparedSet {
         self.clock += 1;
         let held = self.held.get_mut(&id)?;
         held.used = self.clock;
-        Some(held.sent_in.is_none_or(|sent_in| sent_in == group))
+        Some(!held.changed && held.sent_in.is_none_or(|sent_in| sent_in == group))
     }
 
     pub(super) fn remove(&mut self, id: StatementId) {
@@ -352,8 +456,9 @@ mod tests {
         let mut settings = Settings::default();
         settings.set("search_path", "elsewhere");
         let elsewhere = Reading { settings: Some(&settings), ..Reading::default() };
-        let later = Reading { schema: 1, ..Reading::default() };
-        for reading in [elsewhere, later] {
+        let later = Reading { scope: Scope { schema: 1, ..Scope::default() }, ..Reading::default() };
+        let own = Reading { scope: Scope { own: 1, ..Scope::default() }, ..Reading::default() };
+        for reading in [elsewhere, later, own] {
             let other = share_as("SELECT 1", &[0, 0], reading);
             assert!(other.id != one.id && Arc::ptr_eq(&other, &share_as("SELECT 1", &[0, 0], reading)));
         }

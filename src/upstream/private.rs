@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::{Error, Expected, Prepared, Receiver, StatementId, Upstream};
+use super::{Error, Expected, Prepared, Receiver, Replaced, Settings, Show, StatementId, Upstream};
 use crate::wire::frame::backend_header;
 use crate::wire::{TransactionStatus, backend, frontend};
 
@@ -17,11 +17,15 @@ use crate::wire::{TransactionStatus, backend, frontend};
 const LIMIT: usize = 8 << 20;
 
 /// Collects the answer to a private exchange.
+///
+/// By default, of one that a client began.
 #[derive(Debug, Default)]
 pub struct Private {
     bytes: BytesMut,
     ready: Option<TransactionStatus>,
     failed: bool,
+    /// Descriptions are asked for.
+    describes: bool,
 }
 
 /// One column of a row: its text, or NULL.
@@ -34,6 +38,8 @@ pub struct Answer {
     pub rows: Vec<Vec<Column>>,
     /// The frame of the first ErrorResponse.
     pub error: Option<BytesMut>,
+    /// What each described statement returns, see [`backend::row_shape`]; empty for one that returns nothing.
+    pub described: Vec<Box<[u8]>>,
     /// The transaction status afterwards.
     pub status: TransactionStatus,
 }
@@ -71,6 +77,48 @@ impl Private {
         private
     }
 
+    /// Prepares statements that the server lacks under names of ours, and asks what they return.
+    pub fn describe(upstream: &mut Upstream, statements: &[Arc<Prepared>], settings: &Arc<Settings>) -> Self {
+        let mut private = Self { describes: true, ..Self::default() };
+        let to = &mut private;
+        for statement in statements {
+            if upstream.prepared.touch(statement.id) {
+                upstream.close(statement.id, to);
+            }
+            if let Some(victim) = upstream.prepared.victim() {
+                upstream.close(victim, to);
+            }
+            let mut name = Vec::with_capacity(24);
+            statement.id.write_name(&mut name);
+            frontend::write_parse(&mut upstream.output, &name, &statement.text, statement.settled_types());
+            let parse = Expected::Parse {
+                statement: Some(Arc::clone(statement)),
+                client_name: None,
+                unnamed: false,
+                replaced: Replaced::Nothing,
+                show: Show::Hide,
+            };
+            upstream.expect(parse, to);
+            upstream.prepared.parsed_under(statement.id, Arc::clone(settings));
+            frontend::write_target(&mut upstream.output, b'D', b'S', &name);
+            upstream.expect(Expected::Describe { of: None }, to);
+        }
+        frontend::write_sync(&mut upstream.output);
+        upstream.expect(Expected::Sync, to);
+        private
+    }
+
+    /// Lets the server forget statements that have names of ours.
+    pub fn close(upstream: &mut Upstream, statements: &[Arc<Prepared>]) -> Self {
+        let mut private = Self::default();
+        for statement in statements {
+            upstream.close(statement.id, &mut private);
+        }
+        frontend::write_sync(&mut upstream.output);
+        upstream.expect(Expected::Sync, &mut private);
+        private
+    }
+
     /// Sends a lone Sync.
     pub fn sync(upstream: &mut Upstream) -> Self {
         let mut private = Self::default();
@@ -104,6 +152,8 @@ impl Private {
                         .collect(),
                 ),
                 b'E' if answer.error.is_none() => answer.error = Some(frame),
+                b'T' if self.describes => answer.described.push(backend::row_shape(&frame)?),
+                b'n' if self.describes => answer.described.push(Box::default()),
                 b'A' => upstream.overheard.extend_from_slice(&frame),
                 _ => {}
             }

@@ -56,6 +56,8 @@ pub struct ErrorFields {
     pub detail: Option<String>,
     /// Field `H`.
     pub hint: Option<String>,
+    /// Field `R`: the function of the server that said so.
+    pub routine: Option<String>,
 }
 
 /// Reads the fields of an ErrorResponse or NoticeResponse frame, or of a prefix of one.
@@ -75,6 +77,7 @@ pub fn error_fields(frame: &[u8]) -> ErrorFields {
             b'M' => fields.message = value,
             b'D' => fields.detail = Some(value),
             b'H' => fields.hint = Some(value),
+            b'R' => fields.routine = Some(value),
             _ => {}
         }
         rest = tail;
@@ -166,10 +169,37 @@ pub fn frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Writes an ErrorResponse (`E`) or, with the other tag, a NoticeResponse (`N`).
-pub fn write_error(out: &mut BytesMut, tag: u8, severity: &str, sqlstate: &str, message: &str, hint: Option<&str>) {
+/// What a client relies on of a RowDescription: for each column its name, NUL, then the object id of its type, its length and
+/// its modifier. Left out are the table, whose place another of the same columns may take, and the format.
+///
+/// # Errors
+/// Columns that do not fit the frame.
+pub fn row_shape(frame: &[u8]) -> Result<Box<[u8]>, Malformed> {
+    let bad = || Malformed::Body("RowDescription");
+    let (count, mut rest) = frame[HEADER_LEN..].split_at_checked(2).ok_or_else(bad)?;
+    let mut shape = Vec::with_capacity(frame.len());
+    for _ in 0..u16::from_be_bytes([count[0], count[1]]) {
+        let (name, tail) = cstr(rest).ok_or_else(bad)?;
+        let (fields, tail) = tail.split_at_checked(18).ok_or_else(bad)?;
+        shape.extend_from_slice(name);
+        shape.push(0);
+        shape.extend_from_slice(&fields[6..16]);
+        rest = tail;
+    }
+    Ok(shape.into())
+}
+
+/// Writes an ErrorResponse (`E`) or, with the other tag, a NoticeResponse (`N`). `more`: other fields by their type bytes.
+pub fn write_error(
+    out: &mut BytesMut,
+    tag: u8,
+    severity: &str,
+    sqlstate: &str,
+    message: &str,
+    more: &[(u8, Option<&str>)],
+) {
     let mut fields = vec![(b'S', severity), (b'V', severity), (b'C', sqlstate), (b'M', message)];
-    fields.extend(hint.map(|hint| (b'H', hint)));
+    fields.extend(more.iter().filter_map(|(kind, value)| Some((*kind, (*value)?))));
     frame(out, tag, |out| {
         for (kind, value) in fields {
             out.put_u8(kind);
@@ -236,7 +266,7 @@ mod tests {
     #[test]
     fn an_error_keeps_its_fields_and_cannot_be_broken_by_a_nul() {
         let mut out = BytesMut::new();
-        write_error(&mut out, b'E', "ERROR", "42601", "bad\0thing", Some("do this"));
+        write_error(&mut out, b'E', "ERROR", "42601", "bad\0thing", &[(b'H', Some("do this"))]);
         let fields = error_fields(&out);
         assert_eq!(fields.severity, "ERROR");
         assert_eq!(fields.sqlstate, "42601");

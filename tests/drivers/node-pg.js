@@ -1,4 +1,4 @@
-// node-postgres doing real work through a connection string: `node-pg.js URL`. Says what failed, exit code 1 then.
+// node-postgres doing real work through the connection string POINTSMAN_TEST_URL. Says what failed, exit code 1 then.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -8,7 +8,7 @@ const pg = require('pg');
 const Cursor = require('pg-cursor');
 const { from: copyFrom, to: copyTo } = require('pg-copy-streams');
 
-const connectionString = process.argv[2];
+const connectionString = process.env.POINTSMAN_TEST_URL;
 
 async function withClient(work) {
   const client = new pg.Client({ connectionString });

@@ -1,6 +1,7 @@
-"""psycopg 3 doing real work through a connection string: `psycopg_work.py URL`. Says what failed, exit code 1 then."""
+"""psycopg 3 doing real work through the connection string POINTSMAN_TEST_URL. Says what failed, exit code 1 then."""
 
 import asyncio
+import os
 import sys
 import threading
 import time
@@ -11,9 +12,11 @@ from decimal import Decimal
 import psycopg
 from psycopg import errors
 from psycopg.rows import dict_row
+
+from common import settled
 from psycopg.types.json import Jsonb
 
-URL = sys.argv[1]
+URL = os.environ["POINTSMAN_TEST_URL"]
 
 
 def connect(**options):
@@ -187,6 +190,8 @@ def pipelines():
             with connection.transaction():
                 assert connection.execute("SELECT count(*) > 0 FROM q").fetchone() == (True,)
                 connection.execute("INSERT INTO q VALUES (%s)", [-n])
+    # Another session: what the ones before wrote it finds on replicas that have it.
+    settled()
     with connect(autocommit=True) as connection:
         assert connection.execute("SELECT count(*) FROM q WHERE abs(n) BETWEEN 3000 AND 3005").fetchone() == (12,)
 

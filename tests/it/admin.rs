@@ -78,8 +78,14 @@ async fn metrics_count_what_sessions_do() {
         metric(text, r#"pointsman_sessions_pinned{cause="temporary objects"}"#) == Some(1.0)
             && metric(text, r#"pointsman_sessions{state="pinned"}"#) == Some(1.0)
     });
+    assert!(metric(&metrics(&gateway), "pointsman_statements_pinned_total") == Some(0.0), "none ran there so far");
+    client.batch_execute("INSERT INTO s VALUES (1)").await.unwrap();
     client.batch_execute("DROP TABLE s").await.unwrap();
     wait_for(&gateway, "no pinned session", |text| metric(text, r#"pointsman_sessions{state="pinned"}"#) == Some(0.0));
+    let text = metrics(&gateway);
+    assert_eq!(metric(&text, "pointsman_statements_pinned_total"), Some(2.0), "{text}");
+    let cause = r#"pointsman_statements_pinned_causes_total{cause="temporary objects"}"#;
+    assert_eq!(metric(&text, cause), Some(2.0), "{text}");
 
     // One in a transaction is active.
     client.batch_execute("BEGIN; INSERT INTO t VALUES (0)").await.unwrap();

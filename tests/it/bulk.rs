@@ -121,3 +121,23 @@ fn a_client_that_does_not_read_holds_back_the_server() {
     assert_eq!(answer.iter().filter(|(tag, body)| *tag == b'D' && body.len() > 1000).count(), 200_000);
     memory.check();
 }
+
+/// The server stops reading when nobody takes its answers, and so must the gateway.
+#[test]
+fn a_pipeline_that_is_not_read_is_held_back() {
+    let database = database("bulk_pipeline");
+    let gateway = Gateway::start();
+    let memory = Memory::of(&gateway);
+    let parse = message(b'P', b"s\0SELECT 'one' FROM pg_current_xact_id()\0\0\0");
+    let run = [message(b'B', b"\0s\0\0\0\0\0\0\0"), message(b'D', b"P\0"), message(b'E', b"\0\0\0\0\0")].concat();
+    let limit = 256 << 20;
+    // One group without an end, then groups that end.
+    for end in [&b""[..], &message(b'S', b"")] {
+        let mut raw = Raw::log_in(gateway.port, "demo", &database);
+        raw.send(&[parse.clone(), message(b'S', b"")].concat());
+        raw.until(b'Z');
+        let sent = raw.flood(&[run.repeat(100), end.to_vec()].concat(), limit);
+        assert!(sent < limit, "{sent} bytes were taken though nobody read the answers");
+        memory.check();
+    }
+}

@@ -1,4 +1,7 @@
-//! psycopg 3, node-postgres and tokio-postgres doing real work in transaction mode.
+//! Drivers and ORMs of four languages doing real work in transaction mode, also while a migration runs under traffic.
+//!
+//! Their scripts lie in `tests/drivers`; tokio-postgres works here. Each script compares its migration with the same run
+//! on the primary itself.
 //!
 //! The pool is smaller than the number of connections, so that what they prepare and set meets servers that have not
 //! seen it.
@@ -16,21 +19,83 @@ fn gateway() -> Gateway<'static> {
     Gateway::setup().pool("size = 3").start()
 }
 
+/// Runs the work of a driver: with what it is to speak to, and with the servers' own addresses, the primary's first.
+fn work(label: &str, command: &mut Command) {
+    let database = database(label);
+    let gateway = gateway();
+    let nodes = gateway.cluster.nodes().iter();
+    let nodes: Vec<String> = nodes.map(|node| format!("postgres://demo@{}/{database}", node.address())).collect();
+    command.env("POINTSMAN_TEST_URL", gateway.url(&database)).env("POINTSMAN_TEST_NODES", nodes.join(" "));
+    // Kept by cargo unless the test fails or `--nocapture` is given.
+    println!("{}", succeed(command));
+}
+
+fn script(name: &str) -> String {
+    format!("{}/tests/drivers/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn python(label: &str, name: &str) {
+    let program = driver_file("python/bin/python");
+    work(label, Command::new(program).env("PYTHONDONTWRITEBYTECODE", "1").arg(script(name)));
+}
+
+fn node(label: &str, name: &str) {
+    work(label, Command::new("node").env("NODE_PATH", driver_file("node/node_modules")).arg(script(name)));
+}
+
 #[test]
 fn psycopg() {
-    let database = database("psycopg");
-    let gateway = gateway();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/drivers/psycopg_work.py");
-    succeed(Command::new(driver_file("python/bin/python")).args([script, &gateway.url(&database)]));
+    python("psycopg", "psycopg_work.py");
+}
+
+#[test]
+fn asyncpg() {
+    python("asyncpg", "asyncpg_work.py");
+}
+
+#[test]
+fn sqlalchemy() {
+    python("sqlalchemy", "sqlalchemy_work.py");
+}
+
+#[test]
+fn django() {
+    python("django", "django_work.py");
 }
 
 #[test]
 fn node_postgres() {
-    let database = database("node_pg");
-    let gateway = gateway();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/drivers/node-pg.js");
-    let modules = driver_file("node/node_modules");
-    succeed(Command::new("node").env("NODE_PATH", modules).args([script, &gateway.url(&database)]));
+    node("node_pg", "node-pg.js");
+}
+
+#[test]
+fn postgres_js() {
+    node("postgres_js", "postgres-js.js");
+}
+
+#[test]
+fn typeorm() {
+    node("typeorm", "typeorm.js");
+}
+
+#[test]
+#[ignore = "`make drivers` runs it: it needs a JDK"]
+fn pgjdbc() {
+    let path = "/usr/share/java/postgresql.jar".to_owned();
+    let path = std::env::var("POINTSMAN_TEST_PGJDBC").unwrap_or(path);
+    work("pgjdbc", Command::new("java").args(["-cp", &path]).arg(script("java/PgjdbcWork.java")));
+}
+
+#[test]
+#[ignore = "`make drivers` runs it: it needs crates of its own"]
+fn sqlx() {
+    work("sqlx", &mut Command::new(driver_file("rust/release/sqlx_work")));
+}
+
+#[test]
+#[ignore = "`make drivers` runs it: it needs crates of its own"]
+fn diesel_async() {
+    work("diesel", &mut Command::new(driver_file("rust/release/diesel_work")));
 }
 
 #[tokio::test]

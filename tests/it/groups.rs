@@ -58,7 +58,7 @@ impl Test {
         let database = database(label);
         let gateway = Gateway::start();
         gateway.query(&database, "CREATE TABLE t (n int)");
-        gateway.cluster.wait_replayed().unwrap();
+        gateway.replicas_serve(&database);
         Self { database, gateway }
     }
 
@@ -156,6 +156,43 @@ fn a_group_that_is_cut_short_may_write_later() {
         client.send(&[bind(&[]), message(b'E', b"\0\0\0\0\0"), sync()].concat());
         assert_eq!(brief(&client.until(b'Z')), "2 C ZI");
     }
+    // What a driver does that asks for the types of a table's columns, waits, and copies into it or writes otherwise.
+    for _ in 0..3 {
+        for (then, answer) in [
+            (vec![query("INSERT INTO t VALUES (3)")], "C ZI"),
+            (vec![run("INSERT INTO t VALUES (3)"), sync()], "1 2 C ZI"),
+            (
+                vec![bind(&[]), message(b'E', b"\0\0\0\0\0"), flush(), run("INSERT INTO t VALUES (3)"), sync()],
+                "2 [1] C 1 2 C ZI",
+            ),
+            (vec![query("COPY t FROM STDIN"), message(b'd', b"4\n"), message(b'c', b"")], "G C ZI"),
+            (vec![query("BEGIN"), query("INSERT INTO t VALUES (5)"), query("COMMIT")], "C ZT C ZT C ZI"),
+        ] {
+            let mut client = test.client();
+            client.send(
+                &[parse("SELECT count(*) / count(*) FROM generate_series(1, 2)"), message(b'D', b"S\0"), flush()]
+                    .concat(),
+            );
+            assert_eq!(brief(&client.until(b'T')), "1 t T");
+            let syncs = answer.matches('Z').count();
+            client.send(&then.concat());
+            let answers: Vec<_> = (0..syncs).map(|_| brief(&client.until(b'Z'))).collect();
+            assert_eq!(answers.join(" "), answer);
+            // The session goes on.
+            client.send(&[run("SELECT 7"), sync()].concat());
+            assert_eq!(brief(&client.until(b'Z')), "1 2 [7] C ZI");
+        }
+    }
+    // In a transaction block it stays where that is.
+    let mut client = test.client();
+    client.send(&query("BEGIN READ ONLY"));
+    client.until(b'Z');
+    client.send(&[parse("SELECT 1"), message(b'D', b"S\0"), flush()].concat());
+    assert_eq!(brief(&client.until(b'T')), "1 t T");
+    client.send(&[bind(&[]), message(b'E', b"\0\0\0\0\0"), flush()].concat());
+    assert_eq!(brief(&client.until(b'C')), "2 [1] C");
+    client.send(&[run("INSERT INTO t VALUES (6)"), sync()].concat());
+    assert_eq!(brief(&client.until(b'Z')), "1 2 25006 ZE");
     if !direct() {
         // To ask what a read is like, and then to run it, is a replica's work all the same.
         let mut client = test.client();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::SimpleQueryMessage::Row;
 
-use crate::support::{Gateway, database, direct};
+use crate::support::{Gateway, database, direct, eventually};
 
 const WHERE: &str = "SELECT current_setting('cluster_name')";
 
@@ -112,4 +112,157 @@ fn the_admin_listener_tells_health_and_metrics() {
     }
     let (_, metrics) = gateway.admin("/metrics").unwrap();
     assert!(metrics.contains("# TYPE pointsman_"), "{metrics}");
+}
+
+#[tokio::test]
+async fn what_one_session_defines_all_find_at_once() {
+    let cluster = pointsman::demo::Cluster::builder().replicas(1).start(|_| {}).unwrap();
+    let gateway = Gateway::in_front_of(&cluster).start();
+    let (definer, other) = (gateway.connect("demo").await, gateway.connect("demo").await);
+    other.batch_execute("SELECT 1").await.unwrap();
+    let replay =
+        |what: &str| cluster.replicas()[0].psql("postgres", &format!("SELECT pg_wal_replay_{what}()")).unwrap();
+    // A replica that is far behind, with applications of several connections before it.
+    replay("pause");
+    for n in 0..3 {
+        definer.batch_execute(&format!("CREATE TABLE t{n} (n int)")).await.unwrap();
+        if n == 2 {
+            // Until the catalogue has it, what is read of it goes to the primary in any case.
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+        }
+        other.query(&format!("SELECT n FROM t{n}"), &[]).await.unwrap_or_else(|error| panic!("{n}: {error:?}"));
+        definer.batch_execute(&format!("ALTER TABLE t{n} ADD COLUMN m int")).await.unwrap();
+        // Also a session that was not there.
+        let new = gateway.connect("demo").await;
+        new.query(&format!("SELECT m FROM t{n}"), &[]).await.unwrap_or_else(|error| panic!("{n}: {error:?}"));
+    }
+    replay("resume");
+    if direct() {
+        return;
+    }
+    // And then the replica serves again, those sessions as well.
+    eventually("the replica answers", || gateway.query("demo", WHERE) == "r1");
+    for client in [&definer, &other] {
+        let start = Instant::now();
+        while client.query_one(WHERE, &[]).await.unwrap().get::<_, &str>(0) != "r1" {
+            assert!(start.elapsed() < Duration::from_secs(30));
+        }
+    }
+}
+
+/// What a counter of the gateway's says.
+fn counted(gateway: &Gateway<'_>, name: &str) -> u64 {
+    let (_, page) = gateway.admin("/metrics").unwrap();
+    let line = page.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}"));
+    line.trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_read_that_a_replica_cannot_answer_runs_on_the_primary() {
+    if direct() {
+        return;
+    }
+    let cluster = pointsman::demo::Cluster::builder().replicas(1).start(|_| {}).unwrap();
+    let (primary, replica) = (cluster.primary(), &cluster.replicas()[0]);
+    let tables = "SET ROLE demo; CREATE TABLE u AS SELECT 1 AS n; CREATE TABLE t AS SELECT 2 AS n";
+    primary.psql("demo", tables).unwrap();
+    cluster.wait_replayed().unwrap();
+    let gateway = Gateway::in_front_of(&cluster).start();
+    let reruns = || counted(&gateway, "pointsman_reads_run_again_total");
+    let client = gateway.connect("demo").await;
+    let from = |table: &str| gateway.query("demo", &format!("SELECT current_setting('cluster_name') FROM {table}"));
+    eventually("the replica answers", || from("u") == "r1" && from("t") == "r1");
+    let before = reruns();
+    // A standby has no unlogged tables: 0A000. In both protocols, also prepared.
+    primary.psql("demo", "ALTER TABLE u SET UNLOGGED").unwrap();
+    cluster.wait_replayed().unwrap();
+    assert_eq!(gateway.query("demo", "SELECT n FROM u"), "1");
+    assert_eq!(client.query_one("SELECT n FROM u", &[]).await.unwrap().get::<_, i32>(0), 1);
+    let statement = client.prepare("SELECT n + $1 FROM u").await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.query_one(&statement, &[&5]).await.unwrap().get::<_, i32>(0), 6);
+    }
+    // And the session's next read is the replica's again.
+    let node = || async { client.query_one(WHERE, &[]).await.unwrap().get::<_, String>(0) };
+    assert_eq!(node().await, "r1");
+    assert!(reruns() >= before + 3, "{}", reruns());
+    // What the replica has not replayed yet, and nobody here has seen being made: 42P01, 42703, 42883.
+    replica.psql("postgres", "SELECT pg_wal_replay_pause()").unwrap();
+    let late = "SET ROLE demo; CREATE TABLE late AS SELECT 3 AS n; ALTER TABLE t ADD COLUMN late int DEFAULT 4; \
+                CREATE FUNCTION late(int) RETURNS int STABLE LANGUAGE sql AS 'SELECT $1'";
+    primary.psql("demo", late).unwrap();
+    let before = reruns();
+    for (sql, value) in [("SELECT n FROM late", 3), ("SELECT late FROM t", 4), ("SELECT late(5)", 5)] {
+        assert_eq!(client.query_one(sql, &[]).await.unwrap().get::<_, i32>(0), value, "{sql}");
+        assert_eq!(gateway.query("demo", sql), value.to_string(), "{sql}");
+    }
+    assert!(reruns() > before);
+    replica.psql("postgres", "SELECT pg_wal_replay_resume()").unwrap();
+    cluster.wait_replayed().unwrap();
+    // An error of the statement's own is told as it is, and so is one in a transaction, which is the replica's.
+    let before = reruns();
+    let failed = |sql: &'static str| {
+        let client = &client;
+        async move { client.simple_query(sql).await.unwrap_err().code().unwrap().code().to_owned() }
+    };
+    assert_eq!(failed("SELECT 1 / (n - 2) FROM t").await, "22012");
+    client.batch_execute("BEGIN READ ONLY; SELECT n FROM t").await.unwrap();
+    assert_eq!(failed("SELECT n FROM u").await, "0A000");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(reruns(), before);
+    // It fails on the primary as well, once.
+    assert_eq!(failed("SELECT n FROM nowhere").await, "42P01");
+    assert_eq!(node().await, "r1");
+}
+
+#[tokio::test]
+async fn a_read_outlives_the_replica_that_it_runs_on() {
+    if direct() {
+        return;
+    }
+    let cluster = pointsman::demo::Cluster::builder().replicas(1).start(|_| {}).unwrap();
+    let (primary, replica) = (cluster.primary(), &cluster.replicas()[0]);
+    primary.psql("demo", "SET ROLE demo; CREATE TABLE t AS SELECT 1 AS n").unwrap();
+    replica.psql("postgres", "ALTER SYSTEM SET max_standby_streaming_delay = 0").unwrap();
+    replica.psql("postgres", "SELECT pg_reload_conf()").unwrap();
+    cluster.wait_replayed().unwrap();
+    let gateway = Gateway::in_front_of(&cluster).start();
+    let of_t = "SELECT current_setting('cluster_name') FROM t";
+    eventually("the replica answers", || gateway.query("demo", of_t) == "r1");
+    let runs = |label: &str| {
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%{label}%' AND pid <> pg_backend_pid()"
+        );
+        move |node: &pointsman::demo::Node| node.psql("postgres", &sql).unwrap().trim() == "1"
+    };
+    let slow = |label: &str| format!("SELECT n, current_setting('cluster_name') /* {label} */ FROM t, pg_sleep(2)");
+    // It stands in the way of what is replayed, and is cancelled: 40001. The gateway's own DDL would send it to the primary.
+    let (client, other) = (gateway.connect("demo").await, gateway.connect("demo").await);
+    let sql = slow("conflict");
+    let conflict = runs("conflict");
+    let (row, ()) = tokio::join!(client.query_one(&sql, &[]), async {
+        while !conflict(replica) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        primary.psql("demo", "SET ROLE demo; ALTER TABLE t ADD COLUMN m int").unwrap();
+    });
+    assert_eq!(row.unwrap().get::<_, String>(1), "primary");
+    eventually("the replica answers", || gateway.query("demo", of_t) == "r1");
+    // Its server dies.
+    let sql = slow("killed");
+    let killed = runs("killed");
+    let (row, simple, ()) = tokio::join!(
+        client.query_one(&sql, &[]),
+        other.simple_query("SELECT current_setting('cluster_name') FROM pg_sleep(3)"),
+        async {
+            while !killed(replica) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            replica.kill().unwrap();
+        }
+    );
+    assert_eq!(row.unwrap().get::<_, String>(1), "primary");
+    let simple = simple.unwrap();
+    assert!(simple.iter().any(|message| matches!(message, Row(row) if row.get(0) == Some("primary"))));
+    assert!(counted(&gateway, "pointsman_reads_run_again_total") >= 3);
 }

@@ -305,7 +305,7 @@ impl Gate {
 
     fn unit(&mut self, at: usize) {
         let client = &mut self.clients[at];
-        client.session.scope = Scope { account: 1, schema: 0 };
+        client.session.scope = Scope { account: 1, ..Scope::default() };
         if client.held.is_none() && client.session.answer_locally() == LocalAnswer::Answered {
             return;
         }

@@ -135,7 +135,7 @@ impl Model {
             return self.copy_message(tag, frame);
         }
         if self.rng.one_in(12) {
-            backend::write_error(&mut self.pending, b'N', "NOTICE", "00000", "by the way", None);
+            backend::write_error(&mut self.pending, b'N', "NOTICE", "00000", "by the way", &[]);
         }
         if self.skipping && !matches!(tag, b'S' | b'X') {
             return;
@@ -224,7 +224,7 @@ impl Model {
     }
 
     fn fail(&mut self, failure: &Failure) {
-        backend::write_error(&mut self.pending, b'E', "ERROR", failure.0, "it failed", None);
+        backend::write_error(&mut self.pending, b'E', "ERROR", failure.0, "it failed", &[]);
         self.flush();
         match self.block {
             Block::Explicit => {

@@ -90,7 +90,7 @@ class Running:
     """A target that is up, or the bare server for a direct connection."""
 
     def __init__(self, target, path, cluster, root, wrapper=(), workers=None, children=48, ready=15,
-                 quiet=False):
+                 quiet=False, clients=1000):
         self.family, self.who = None, process.account()
         if not target.relays():
             self.port = cluster.ports[0]
@@ -100,7 +100,7 @@ class Running:
         os.mkdir(self.directory)
         process.give(self.directory, self.who)
         self.port, extra = process.free_ports(2)
-        command = self._command(target, path, cluster, extra, workers, children, quiet)
+        command = self._command(target, path, cluster, extra, workers, children, quiet, clients)
         # Our own binary may live below a home directory that the unprivileged account cannot enter.
         who = None if target.program == "pointsman" else self.who
         self.account = who
@@ -118,9 +118,10 @@ class Running:
         if self.family:
             self.family.stop(seconds)
 
-    def _command(self, target, path, cluster, extra, workers, children, quiet):
+    def _command(self, target, path, cluster, extra, workers, children, quiet, clients):
         values = {"port": self.port, "extra": extra, "primary": cluster.ports[0], "pool": POOL,
-                  "directory": self.directory, "children": children, "runtime": target.runtime}
+                  "directory": self.directory, "children": children, "runtime": target.runtime,
+                  "clients": clients}
         behind = cluster.ports[1:] if target.split else []
         if target.program == "haproxy":
             return [path, "-db", "-f", self._write("haproxy.cfg", values)]

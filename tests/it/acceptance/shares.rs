@@ -40,6 +40,7 @@ fn reads_follow_the_weights_and_no_write_meets_a_replica() {
     let database = database("shares");
     let gateway = Gateway::setup().weights(1, 2).start();
     fill(&gateway, &database);
+    gateway.replicas_serve(&database);
     // 3,000 reads, or 9,600.
     let reads_each = either("94", "300");
     for mode in ["simple", "extended", "prepared"] {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pointsman::demo::{Cluster, free_ports};
 use tempfile::TempDir;
 
-use super::{cluster, direct, succeed, tool};
+use super::{cluster, direct, eventually, succeed, tool};
 
 /// How long a gateway may take to become ready, or to end.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -216,6 +216,19 @@ impl<'a> Gateway<'a> {
     #[track_caller]
     pub(crate) fn query(&self, database: &str, sql: &str) -> String {
         succeed(self.psql(database).args(["-c", sql]))
+    }
+
+    /// Waits until both replicas answer the reads of new sessions: they have what was defined before, and the gateway knows.
+    #[track_caller]
+    pub(crate) fn replicas_serve(&self, database: &str) {
+        self.cluster.wait_replayed().unwrap();
+        if !direct() {
+            let mut seen = std::collections::BTreeSet::new();
+            eventually("both replicas to serve", || {
+                seen.insert(self.query(database, "SELECT current_setting('cluster_name')"));
+                seen.contains("r1") && seen.contains("r2")
+            });
+        }
     }
 
     /// A tokio-postgres client. Its connection runs on the current runtime.

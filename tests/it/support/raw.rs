@@ -35,6 +35,22 @@ impl Raw {
         let _ = self.stream.write_all(bytes);
     }
 
+    /// Sends `bytes` again and again without reading, until the peer takes nothing for a second or has taken `limit` bytes.
+    /// How many it took.
+    pub(crate) fn flood(&mut self, bytes: &[u8], limit: usize) -> usize {
+        self.stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        let mut sent = 0;
+        while sent < limit {
+            match self.stream.write(&bytes[sent % bytes.len()..]) {
+                Ok(taken) => sent += taken,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+                Err(error) => panic!("after {sent} bytes: {error}"),
+            }
+        }
+        self.stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        sent
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) fn close_writing(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);

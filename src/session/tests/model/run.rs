@@ -210,7 +210,7 @@ fn hex(text: &str) -> String {
 }
 
 fn warning(out: &mut BytesMut, sqlstate: &str) {
-    backend::write_error(out, b'N', "WARNING", sqlstate, "so to speak", None);
+    backend::write_error(out, b'N', "WARNING", sqlstate, "so to speak", &[]);
 }
 
 pub(super) fn row_description(out: &mut BytesMut, columns: u16) {

@@ -1,0 +1,1 @@
+"""What tests/conformance/run is made of."""

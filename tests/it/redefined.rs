@@ -1,0 +1,226 @@
+//! Statements that stay prepared while what they read is redefined: a client gets the columns that it was told of, or an
+//! error, on whichever server its statement runs.
+
+use crate::support::{Gateway, Raw, database, direct, message, sqlstate};
+
+/// PostgreSQL's own refusal. Some drivers prepare anew and try again when they read it, others when they see its routine.
+const CHANGED: &str = "0A000 cached plan must not change result type RevalidateCachedQuery";
+
+fn query(text: &str) -> Vec<u8> {
+    message(b'Q', &[text.as_bytes(), b"\0"].concat())
+}
+
+fn sync() -> Vec<u8> {
+    message(b'S', b"")
+}
+
+/// Parse and Describe of a statement under a name, and a Sync.
+fn prepare(name: &str, text: &str) -> Vec<u8> {
+    let parse = message(b'P', &[name.as_bytes(), b"\0", text.as_bytes(), b"\0\0\0"].concat());
+    [parse, message(b'D', &[b"S", name.as_bytes(), b"\0"].concat()), sync()].concat()
+}
+
+/// Bind with binary parameters, and Execute; with a Describe of the portal between them as libpq sends it, or without.
+fn run(name: &str, values: &[&[u8]], described: bool) -> Vec<u8> {
+    let mut body = [b"\0", name.as_bytes(), b"\0\0\x01\0\x01"].concat();
+    body.extend((values.len() as u16).to_be_bytes());
+    for value in values {
+        body.extend((value.len() as u32).to_be_bytes());
+        body.extend(*value);
+    }
+    body.extend([0, 0]);
+    let describe = if described { message(b'D', b"P\0") } else { Vec::new() };
+    [message(b'B', &body), describe, message(b'E', b"\0\0\0\0\0"), sync()].concat()
+}
+
+/// Rows as their columns, errors as SQLSTATE, message and routine, the rest left out but for ReadyForQuery.
+fn brief(messages: &[(u8, Vec<u8>)]) -> String {
+    let mut words = Vec::new();
+    for (tag, body) in messages {
+        match tag {
+            b'T' => words.push(format!("T{}", u16::from_be_bytes([body[0], body[1]]))),
+            b'E' => {
+                words.push(sqlstate(body));
+                let fields = body.split(|byte| *byte == 0).filter(|field| matches!(field.first(), Some(b'M' | b'R')));
+                words.extend(fields.map(|field| String::from_utf8_lossy(&field[1..]).into_owned()));
+            }
+            b'D' => {
+                let (mut rest, mut columns) = (&body[2..], Vec::new());
+                while let Some((len, tail)) = rest.split_at_checked(4) {
+                    let (value, tail) = tail.split_at(u32::from_be_bytes(len.try_into().unwrap()) as usize);
+                    columns.push(String::from_utf8_lossy(value).into_owned());
+                    rest = tail;
+                }
+                words.push(format!("[{}]", columns.join(" ")));
+            }
+            b'Z' => words.push(format!("Z{}", char::from(body[0]))),
+            _ => {}
+        }
+    }
+    words.join(" ")
+}
+
+struct Test {
+    gateway: Gateway<'static>,
+    database: String,
+    /// Makes its DDL where the gateway does not see it.
+    unseen: bool,
+}
+
+impl Test {
+    fn new(label: &str, unseen: bool) -> Self {
+        let database = database(label);
+        let gateway = Gateway::setup().pool("size = 4").start();
+        let test = Self { gateway, database, unseen };
+        let table = "CREATE TABLE t (id int, name text); INSERT INTO t VALUES (1, 'one')";
+        test.gateway.query(&test.database, table);
+        test
+    }
+
+    fn client(&self) -> Raw {
+        Raw::log_in(self.gateway.port, "demo", &self.database)
+    }
+
+    fn define(&self, sql: &str) {
+        if self.unseen {
+            self.gateway.cluster.primary().psql(&self.database, &format!("SET ROLE demo; {sql}")).unwrap();
+        } else {
+            self.gateway.query(&self.database, sql);
+        }
+    }
+
+    /// Calls `then` while the primary's servers that were used before are in use: the next statement gets another.
+    fn elsewhere(&self, others: usize, then: impl FnOnce()) {
+        let mut held: Vec<_> = (0..others).map(|_| self.client()).collect();
+        for client in &mut held {
+            client.send(&query("BEGIN; SELECT pg_backend_pid()"));
+            client.until(b'Z');
+        }
+        then();
+        for client in &mut held {
+            client.send(&query("COMMIT"));
+            client.until(b'Z');
+        }
+    }
+}
+
+#[track_caller]
+fn ask(client: &mut Raw, send: &[u8], answer: &str) {
+    client.send(send);
+    assert_eq!(brief(&client.until(b'Z')), answer);
+}
+
+/// A client that is told once what its statement returns, as asyncpg's, pgjdbc's and postgres.js's are. In a transaction, so that
+/// it runs on the primary, as it would on replicas that have replayed the DDL.
+const READ: &str = "SELECT * FROM t FOR SHARE";
+
+#[test]
+fn what_was_described_once_returns_that_or_fails() {
+    for unseen in [false, true] {
+        let test = Test::new(&format!("described_once_{unseen}"), unseen);
+        let mut client = test.client();
+        ask(&mut client, &prepare("s", READ), "T2 ZI");
+        ask(&mut client, &run("s", &[], false), "[1 one] ZI");
+        test.define("ALTER TABLE t ADD COLUMN more text DEFAULT 'more'");
+        for others in [1, 2, 1, 0] {
+            test.elsewhere(others, || ask(&mut client, &run("s", &[], false), &format!("{CHANGED} ZI")));
+        }
+        // To describe it again does not help, as it does not on PostgreSQL itself.
+        test.elsewhere(1, || {
+            let describe = [message(b'D', b"Ss\0"), sync()].concat();
+            ask(&mut client, &describe, &format!("{CHANGED} ZI"));
+        });
+        // In a transaction it is that which fails.
+        test.elsewhere(1, || {
+            ask(&mut client, &query("BEGIN"), "ZT");
+            ask(&mut client, &run("s", &[], false), &format!("{CHANGED} ZE"));
+            ask(&mut client, &query("ROLLBACK"), "ZI");
+            ask(&mut client, &query("BEGIN; LOCK TABLE t IN ACCESS SHARE MODE"), "ZT");
+            ask(&mut client, &run("s", &[], false), &format!("{CHANGED} ZE"));
+            ask(&mut client, &query("ROLLBACK"), "ZI");
+        });
+        // What is prepared now is what the table is now, everywhere.
+        ask(&mut client, &[message(b'C', b"Ss\0"), prepare("s", READ)].concat(), "T3 ZI");
+        for others in [0, 1, 2] {
+            test.elsewhere(others, || ask(&mut client, &run("s", &[], false), "[1 one more] ZI"));
+        }
+        // Another client that prepared it before the change meets the error as well, wherever.
+        test.define("ALTER TABLE t DROP COLUMN more");
+        test.elsewhere(2, || ask(&mut client, &run("s", &[], false), &format!("{CHANGED} ZI")));
+    }
+}
+
+#[test]
+fn what_returns_the_same_goes_on() {
+    for unseen in [false, true] {
+        let test = Test::new(&format!("returns_the_same_{unseen}"), unseen);
+        let mut client = test.client();
+        let sql = "SELECT name FROM t WHERE id = $1 FOR SHARE";
+        let one = 1_i32.to_be_bytes();
+        ask(&mut client, &prepare("s", sql), "T1 ZI");
+        ask(&mut client, &run("s", &[&one], false), "[one] ZI");
+        // Its parameter is what it was, four bytes, although the column has eight now.
+        test.define("ALTER TABLE t ALTER COLUMN id TYPE int8; ALTER TABLE t ADD COLUMN more text");
+        for others in [1, 2, 0] {
+            test.elsewhere(others, || ask(&mut client, &run("s", &[&one], false), "[one] ZI"));
+        }
+        // A table that takes its place, with the same columns.
+        test.define("DROP TABLE t; CREATE TABLE t (id int, name text); INSERT INTO t VALUES (1, 'new')");
+        for others in [2, 1, 0] {
+            test.elsewhere(others, || ask(&mut client, &run("s", &[&one], false), "[new] ZI"));
+        }
+        test.define("DROP TABLE t");
+        for others in [2, 1, 0] {
+            let refused = "42P01 relation \"t\" does not exist parserOpenTable ZI";
+            test.elsewhere(others, || ask(&mut client, &run("s", &[&one], false), refused));
+        }
+    }
+}
+
+#[test]
+fn what_is_described_at_each_use_is_read_anew() {
+    if direct() {
+        return;
+    }
+    let test = Test::new("described_each_time", false);
+    let (mut client, mut other) = (test.client(), test.client());
+    for client in [&mut client, &mut other] {
+        ask(client, &prepare("s", READ), "T2 ZI");
+    }
+    ask(&mut client, &run("s", &[], true), "T2 [1 one] ZI");
+    test.define("ALTER TABLE t ADD COLUMN more text DEFAULT 'more'");
+    for others in [0, 1, 2, 0] {
+        test.elsewhere(others, || {
+            ask(&mut client, &run("s", &[], true), "T3 [1 one more] ZI");
+            // That is no way for columns to come to one that is not told.
+            ask(&mut other, &run("s", &[], false), &format!("{CHANGED} ZI"));
+        });
+    }
+    ask(&mut client, &run("s", &[], false), "[1 one more] ZI");
+}
+
+#[test]
+fn a_session_sees_its_own_definitions_at_once() {
+    let test = Test::new("own_definitions", false);
+    let mut client = test.client();
+    let again = || [message(b'C', b"Ss\0"), prepare("s", READ)].concat();
+    ask(&mut client, &prepare("s", READ), "T2 ZI");
+    ask(&mut client, &query("BEGIN"), "ZT");
+    ask(&mut client, &run("s", &[], false), "[1 one] ZT");
+    ask(&mut client, &query("ALTER TABLE t ADD COLUMN more text DEFAULT 'more'"), "ZT");
+    ask(&mut client, &again(), "T3 ZT");
+    ask(&mut client, &run("s", &[], false), "[1 one more] ZT");
+    ask(&mut client, &query("ROLLBACK"), "ZI");
+    ask(&mut client, &again(), "T2 ZI");
+    ask(&mut client, &run("s", &[], false), "[1 one] ZI");
+    // A temporary table in the way of the other, and out of it again.
+    ask(&mut client, &query("CREATE TEMP TABLE t AS SELECT 'mine' AS only"), "ZI");
+    ask(&mut client, &again(), "T1 ZI");
+    ask(&mut client, &run("s", &[], false), "[mine] ZI");
+    let mut other = test.client();
+    ask(&mut other, &prepare("s", READ), "T2 ZI");
+    ask(&mut other, &run("s", &[], false), "[1 one] ZI");
+    ask(&mut client, &query("DROP TABLE pg_temp.t"), "ZI");
+    ask(&mut client, &again(), "T2 ZI");
+    ask(&mut client, &run("s", &[], false), "[1 one] ZI");
+}
