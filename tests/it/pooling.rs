@@ -119,7 +119,10 @@ async fn a_role_that_was_dropped_can_be_laid_down() {
     let user = || async { client.query_one("SELECT current_user::text", &[]).await.map(|row| row.get::<_, String>(0)) };
     let error = user().await.unwrap_err();
     assert!(error.to_string().contains("db error"), "never as the pooled role: {error:?}");
-    assert_eq!(error.code().map(tokio_postgres::error::SqlState::code), Some("22023"), "{error:?}");
+    // The replica that the read comes to first cannot take the role on (22023); the server of the primary's that has it still
+    // finds that it is no more (42704).
+    let code = error.code().map(tokio_postgres::error::SqlState::code);
+    assert!(matches!(code, Some("22023" | "42704")), "{error:?}");
     // The one server that took the role on lays it down for another client.
     gateway.connect(&database).await.batch_execute("SELECT pg_current_xact_id()").await.unwrap();
     // What does more than lay the role down is refused as well.
