@@ -195,9 +195,14 @@ impl Session {
                             self.keep_foreign(up, &mut rewrite, &name);
                         }
                     }
-                    up.expect(Expected::Describe { of: statement.filter(|statement| statement.is_shared()) }, self);
+                    let of =
+                        statement.filter(|statement| statement.is_shared() && up.prepared.undescribed(statement.id));
+                    up.expect(Expected::Describe { of }, self);
                 }
-                What::DescribePortal => up.expect(Expected::Describe { of: bound.take() }, self),
+                What::DescribePortal => {
+                    let of = bound.take().filter(|statement: &Arc<Prepared>| up.prepared.undescribed(statement.id));
+                    up.expect(Expected::Describe { of }, self);
+                }
                 What::Execute => up.expect(Expected::Execute, self),
                 What::CloseStatement { held: Some(statement) } => {
                     let name = self.target_name(&frame);

@@ -211,11 +211,10 @@ impl Upstream {
                 Ok(Verdict::Keep)
             }
             (b'T', Some(Expected::Describe { of })) => {
-                if let Some(statement) = of.as_ref().filter(|_| frame.len() == header.len)
-                    && !statement.learn_columns(&backend::row_shape(frame)?)
-                {
-                    self.outdated = true;
-                    self.prepared.has_changed(statement.id);
+                if let Some(statement) = of.as_ref().filter(|_| frame.len() == header.len) {
+                    let changed = !statement.learn_columns(&backend::row_shape(frame)?);
+                    self.outdated |= changed;
+                    self.prepared.was_described(statement.id, changed);
                 }
                 self.answered()
             }

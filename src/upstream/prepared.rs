@@ -307,6 +307,8 @@ struct Held {
     sent_in: Option<u64>,
     /// What it returns is no longer what clients know.
     changed: bool,
+    /// It was described here since it was parsed: the server lets nothing else come of it without an error.
+    described: bool,
     /// Under what its Parse was sent.
     parsed: Option<(Arc<Settings>, Scope)>,
 }
@@ -343,10 +345,17 @@ impl PreparedSet {
         }
     }
 
-    /// A description of it showed other columns than clients know.
-    pub(super) fn has_changed(&mut self, id: StatementId) {
+    /// Whether a description of it is worth looking into: the first since it was parsed here.
+    #[must_use]
+    pub fn undescribed(&self, id: StatementId) -> bool {
+        self.held.get(&id).is_some_and(|held| !held.described)
+    }
+
+    /// It was described. `changed`: with other columns than clients know.
+    pub(super) fn was_described(&mut self, id: StatementId, changed: bool) {
         if let Some(held) = self.held.get_mut(&id) {
-            held.changed = true;
+            held.described = true;
+            held.changed |= changed;
         }
     }
 
@@ -414,7 +423,10 @@ impl PreparedSet {
     /// Notes a statement whose Parse is sent in this group.
     pub(super) fn insert(&mut self, id: StatementId, group: u64) {
         self.clock += 1;
-        self.held.insert(id, Held { used: self.clock, sent_in: Some(group), changed: false, parsed: None });
+        self.held.insert(
+            id,
+            Held { used: self.clock, sent_in: Some(group), changed: false, described: false, parsed: None },
+        );
     }
 
     /// Whether a message of this group surely finds it; `None`: it is not held. Marks it as used.
