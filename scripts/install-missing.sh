@@ -135,7 +135,8 @@ install_drivers() {
         mkdir -p "$node"
         cp tests/drivers/package.json "$node/"
         cp tests/drivers/package-lock.json "$node/"
-        npm --prefix "$node" ci --silent --no-audit --no-fund ||
+        # npm takes a folder behind a symbolic link for another package.
+        npm --prefix "$(cd "$node" && pwd -P)" ci --silent --no-audit --no-fund ||
             { rm -rf "$node" && stop "npm could not install what tests/drivers/package.json names"; }
     fi
 }
