@@ -44,7 +44,7 @@ impl Session {
             let told = || ops.get(at + 1).is_some_and(|next| matches!(next.what, What::DescribePortal));
             let statement = match &op.what {
                 What::Bind { statement: Some(statement) }
-                    if up.prepared.doubts(statement, &self.settings) && !told() =>
+                    if !told() && up.prepared.doubts(statement, &self.settings) =>
                 {
                     statement
                 }
@@ -167,10 +167,12 @@ impl Session {
                 What::Bind { statement } => {
                     match statement {
                         Some(statement) => {
-                            let described =
-                                ops.as_slice().first().filter(|next| matches!(next.what, What::DescribePortal));
-                            let statement = match described {
-                                Some(next) if statement.is_shared() && self.same_portal(&frame, next.len) => {
+                            // Most are neither: they have been described on this server, and no DDL is known since.
+                            let told = ops.as_slice().first().filter(|next| matches!(next.what, What::DescribePortal));
+                            let worth = statement.is_shared()
+                                && (!statement.is_read_under(self.scope) || up.prepared.undescribed(statement.id));
+                            let statement = match told.filter(|_| worth) {
+                                Some(next) if self.same_portal(&frame, next.len) => {
                                     let statement = self.renewed(&frame, statement);
                                     bound = Some(Arc::clone(&statement));
                                     statement
@@ -200,7 +202,7 @@ impl Session {
                     up.expect(Expected::Describe { of }, self);
                 }
                 What::DescribePortal => {
-                    let of = bound.take().filter(|statement: &Arc<Prepared>| up.prepared.undescribed(statement.id));
+                    let of = bound.take();
                     up.expect(Expected::Describe { of }, self);
                 }
                 What::Execute => up.expect(Expected::Execute, self),

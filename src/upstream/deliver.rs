@@ -218,7 +218,12 @@ impl Upstream {
                 }
                 self.answered()
             }
-            (b'n', Some(Expected::Describe { .. })) => self.answered(),
+            (b'n', Some(Expected::Describe { of })) => {
+                if let Some(statement) = of {
+                    self.prepared.was_described(statement.id, false);
+                }
+                self.answered()
+            }
             (b'C', Some(Expected::Execute | Expected::Query)) => {
                 let tag = frame.get(HEADER_LEN..frame.len() - 1).unwrap_or_default();
                 self.completed(tag, to);

@@ -348,7 +348,7 @@ impl PreparedSet {
     /// Whether a description of it is worth looking into: the first since it was parsed here.
     #[must_use]
     pub fn undescribed(&self, id: StatementId) -> bool {
-        self.held.get(&id).is_some_and(|held| !held.described)
+        self.held.get(&id).is_none_or(|held| !held.described)
     }
 
     /// It was described. `changed`: with other columns than clients know.
