@@ -67,14 +67,20 @@ impl Settings {
             sql.push_str("RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;");
             &nothing
         });
-        // Identity comes last to be taken on and first to be laid down: the rights to the other settings hang on it.
+        // Identity comes last to be taken on and first to be laid down: the rights to the other settings hang on it, also
+        // where both have the same one.
         let identity = ["role", "session_authorization"];
-        let changed_identity = identity.iter().any(|n| from.bytes(n) != self.bytes(n));
-        if changed_identity {
+        let others = |set: &Self| set.0.len() - identity.iter().filter(|n| set.bytes(n).is_some()).count();
+        let same = |(name, value): (&str, &[u8])| identity.contains(&name) || from.bytes(name) == Some(value);
+        let more = others(self) != others(from) || !self.iter().all(same);
+        let changes = |name| from.bytes(name) != self.bytes(name) || (more && self.bytes(name).is_some());
+        let changes_user = changes("session_authorization");
+        let changes_role = changes_user || changes("role");
+        if changes_role {
             sql.push_str("RESET ROLE;");
-            if from.bytes("session_authorization") != self.bytes("session_authorization") {
-                sql.push_str("RESET SESSION AUTHORIZATION;");
-            }
+        }
+        if changes_user {
+            sql.push_str("RESET SESSION AUTHORIZATION;");
         }
         for (name, _) in from.iter().filter(|(n, _)| !identity.contains(n) && self.bytes(n).is_none()) {
             let _ = write!(sql, "RESET {};", quote_identifier_path(name));
@@ -90,16 +96,14 @@ impl Settings {
                 set(&mut sql, name, value);
             }
         }
-        if changed_identity {
+        if changes_role {
             let mut take_on = |words, setting, name: &[u8]| {
                 let _ = match std::str::from_utf8(name) {
                     Ok(name) if name.is_ascii() => write!(sql, "SET {words} {};", quote_identifier(name)),
                     _ => write!(sql, "SELECT pg_catalog.set_config('{setting}',{},false) IS NULL;", value_sql(name)),
                 };
             };
-            if let Some(user) = self.bytes("session_authorization")
-                && from.bytes("session_authorization") != Some(user)
-            {
+            if let Some(user) = self.bytes("session_authorization").filter(|_| changes_user) {
                 take_on("SESSION AUTHORIZATION", "session_authorization", user);
             }
             if let Some(role) = self.bytes("role") {
@@ -248,6 +252,15 @@ mod tests {
              SELECT pg_catalog.set_config(E'a',pg_catalog.convert_from(pg_catalog.decode('c3a9','hex'),'UTF8'),false) IS NULL;\
              SELECT pg_catalog.set_config('role',pg_catalog.convert_from(pg_catalog.decode('c3a9','hex'),'UTF8'),false) IS NULL;",
         );
+        // The role may not have the right to the other settings.
+        check(Some(&[("a", "1"), ("role", "x")]), &[("role", "x")], "RESET ROLE;RESET \"a\";SET ROLE \"x\";");
+        check(
+            Some(&[("session_authorization", "u")]),
+            &[("a", "1"), ("role", "x"), ("session_authorization", "u")],
+            "RESET ROLE;RESET SESSION AUTHORIZATION;SELECT pg_catalog.set_config(E'a',E'1',false) IS NULL;\
+             SET SESSION AUTHORIZATION \"u\";SET ROLE \"x\";",
+        );
+        check(Some(&[("role", "x"), ("session_authorization", "u")]), &[("session_authorization", "u")], "RESET ROLE;");
         let mut settings = Settings::default();
         settings.set("a", [0xe9]);
         assert_eq!(settings.value("a"), None);

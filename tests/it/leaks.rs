@@ -114,6 +114,43 @@ async fn settings_named_by_parameters() {
     assert_eq!(cell(&one, read).await.as_deref(), Some("SECRET"));
 }
 
+/// `session_replication_role` is a superuser's to set and to reset; the clients meet on a server as somebody who is none.
+#[test]
+fn settings_above_the_rights_of_the_role_at_hand_change_hands() {
+    let database = database("same_role");
+    let gateway = one_server();
+    let run = |raw: &mut Raw, sql: &str| {
+        raw.send(&message(b'Q', format!("{sql}\0").as_bytes()));
+        let answer = raw.until(b'Z');
+        assert!(answer.iter().all(|(tag, _)| *tag != b'E'), "{sql}: {answer:?}");
+        answer.into_iter().filter(|(tag, _)| *tag == b'D').map(|(_, row)| row).collect::<Vec<_>>()
+    };
+    let roles = "CREATE ROLE same_owner SUPERUSER LOGIN; CREATE ROLE same_one; CREATE ROLE same_two";
+    gateway.cluster.primary().psql("postgres", roles).unwrap();
+    let user = "SET SESSION AUTHORIZATION same_one";
+    for (first, second) in [
+        (user.to_owned(), user.to_owned()),
+        ("SET ROLE same_two".to_owned(), "SET ROLE same_two".to_owned()),
+        (user.to_owned(), format!("{user}; SET ROLE same_one")),
+        (format!("{user}; SET ROLE same_one"), user.to_owned()),
+    ] {
+        let mut one = Raw::log_in(gateway.port, "same_owner", &database);
+        let mut two = Raw::log_in(gateway.port, "same_owner", &database);
+        // An id of a transaction: on the primary, where they share the one server.
+        let read = "SELECT current_setting('session_replication_role'), current_user, session_user, pg_current_xact_id() > '0'";
+        run(&mut one, "SET session_replication_role = replica");
+        run(&mut one, &first);
+        run(&mut two, &second);
+        for _ in 0..2 {
+            for (raw, expected) in [(&mut one, "replica"), (&mut two, "origin")] {
+                let rows = run(raw, read);
+                let row = String::from_utf8_lossy(&rows[0]);
+                assert!(row.contains(expected) && row.contains("same_"), "{first} / {second}: {row}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_word_pair_that_is_no_body_hides_nothing() {
     let memory = "current_setting('work_mem')";
