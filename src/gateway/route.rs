@@ -146,6 +146,10 @@ pub(super) fn decide(
             }
             if let Some(bind) = &part.bind {
                 for number in part.analysis.shape.statements.iter().flat_map(|s| &s.setting_parameters) {
+                    // A Bind with too few values fails: nothing is set.
+                    if bind.lacks(u32::from(*number)) {
+                        continue;
+                    }
                     match bound_name(bind, u32::from(*number)) {
                         Bound::Bytes(name) => custom.extend(std::str::from_utf8(name).ok().map(Into::into)),
                         Bound::Null => {}

@@ -107,6 +107,12 @@ impl<'a> BoundValues<'a> {
         let (count, rest) = self.rest.split_at_checked(2)?;
         rest.split_at_checked(2 * usize::from(u16::from_be_bytes([count[0], count[1]])))
     }
+
+    /// Whether it is known to carry no `$number`: a statement that has one fails at this Bind.
+    #[must_use]
+    pub fn lacks(&self, number: u32) -> bool {
+        self.formats().is_some_and(|(_, rest)| rest.len() >= 2) && number > self.count()
+    }
 }
 
 impl Parameters for BoundValues<'_> {

@@ -152,6 +152,28 @@ fn settings_above_the_rights_of_the_role_at_hand_change_hands() {
 }
 
 #[test]
+fn a_bind_without_the_value_that_names_a_setting_keeps_no_server() {
+    let database = database("dyn_short");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"1s\"").start();
+    let mut one = Raw::log_in(gateway.port, "demo", &database);
+    let parse = message(b'P', b"s\0SELECT set_config($1, $2, false)\0\0\0");
+    for values in [&b"\0\0"[..], &b"\0\x01\xff\xff\xff\xff"[..]] {
+        let bind = message(b'B', &[b"\0s\0\0\0", values, b"\0\0"].concat());
+        let close = message(b'C', b"Ss\0");
+        let run = message(b'E', b"\0\0\0\0\0");
+        one.send(&[close, parse.clone(), bind, run, message(b'S', b"")].concat());
+        let answer = one.until(b'Z');
+        let error = answer.iter().find(|(tag, _)| *tag == b'E').map(|(_, body)| sqlstate(body));
+        assert_eq!(error.as_deref(), Some("08P01"), "{answer:?}");
+        // The one server is free for another.
+        let mut other = Raw::log_in(gateway.port, "demo", &database);
+        other.send(&message(b'Q', b"SELECT pg_current_xact_id()\0"));
+        let answer = other.until(b'Z');
+        assert!(answer.iter().any(|(tag, _)| *tag == b'D'), "{answer:?}");
+    }
+}
+
+#[test]
 fn a_word_pair_that_is_no_body_hides_nothing() {
     let memory = "current_setting('work_mem')";
     let case = |label: &str, setup: &str, text: &str| keeps_to_itself(label, setup, &[text], memory, "77MB");
