@@ -1,7 +1,8 @@
 //! The drive loop: one client from its first ReadyForQuery to its end.
 //!
 //! Invariant: a server is held from a unit's decision until it has answered everything and is in no transaction, longer
-//! only for a reason with a name; it goes back clean or not at all. No statement is sent twice.
+//! only for a reason with a name; it goes back clean or not at all. No statement is sent twice, but for a read that failed on
+//! a replica (`rerun`).
 //!
 //! Deliberately absent: bytes (`pump`), what statements mean (`route`), how a server is let go (`settle`).
 
@@ -168,8 +169,8 @@ impl Conversation {
                 Event::Unit => self.unit().await,
                 Event::Settle => self.settle().await,
                 Event::Restore => self.restore().await,
-                Event::Again => self.again("").await,
-                Event::ServerLost(reason) if self.rerun.armed() => self.again(&reason).await,
+                Event::Again => self.again(None).await,
+                Event::ServerLost(reason) if self.rerun.armed() => self.again(Some(&reason)).await,
                 Event::ServerLost(reason) => self.server_lost(&reason),
                 Event::HalfClosed => {
                     self.takes_answers = false;

@@ -141,36 +141,43 @@ impl Conversation {
         }
     }
 
-    /// A read failed on a replica for the replica's own sake, or lost its connection (`reason`), and the client knows nothing of
-    /// it: it runs on the primary.
-    pub(super) async fn again(&mut self, reason: &str) -> Result<(), End> {
+    /// A read failed on a replica for the replica's own sake, or its connection was lost (`lost`: why), and the client knows
+    /// nothing of it: it runs on the primary.
+    pub(super) async fn again(&mut self, lost: Option<&str>) -> Result<(), End> {
         let Some(mut lent) = self.held.take() else { return Ok(()) };
         self.counters().reruns.one();
         self.handle.rests();
         self.chain = None;
-        let heard = match reason {
-            "" => net::timeout(FINISH, private::hear_out(&mut lent)).await.is_ok_and(|heard| heard.is_ok()),
-            _ => false,
+        let lost = match lost {
+            Some(reason) => Some(reason.to_owned()),
+            None => match net::timeout(FINISH, private::hear_out(&mut lent)).await {
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("the server did not end its answer".to_owned()),
+            },
         };
-        let node = &lent.pool().node;
-        if heard && lent.upstream.idle() && self.session.effects() == Effects::NONE {
+        if let Some(reason) = lost {
+            self.counters().lost_servers.one();
+            self.blame(&lent);
+            let reason = lent.upstream.fatal().map_or(&*reason, |fatal| &*fatal.message);
+            let node = &lent.pool().node.spec.name;
+            tracing::warn!(session = self.id, %node, reason, "a server connection was lost; the read runs again");
+        } else if lent.upstream.idle() && self.session.effects() == Effects::NONE {
             lent.give_back();
-        } else {
-            if !heard {
-                self.counters().lost_servers.one();
-                let reason = lent.upstream.fatal().map_or(reason, |fatal| &*fatal.message);
-                tracing::warn!(session = self.id, node = %node.spec.name, reason, "a server connection was lost; the read runs again");
-                let starting = lent.upstream.fatal().is_some_and(|fatal| fatal.sqlstate.starts_with("57P0"));
-                let failure = if starting { Failure::NotReady } else { Failure::Lost };
-                if starting || lent.upstream.fatal().is_none() {
-                    self.account.cluster.report_failure(node, failure);
-                }
-            }
-            drop(lent);
         }
         let unit = self.rerun.take();
         self.session.repeat(unit);
         Ok(())
+    }
+
+    /// Tells the monitor of a connection that ended; a FATAL of its own sake says nothing of the node.
+    fn blame(&self, lent: &Lent) {
+        let failure = match lent.upstream.fatal() {
+            Some(fatal) if fatal.sqlstate.starts_with("57P0") => Failure::NotReady,
+            Some(_) => return,
+            None => Failure::Lost,
+        };
+        self.account.cluster.report_failure(&lent.pool().node, failure);
     }
 
     /// The server is gone. A session outside a transaction block goes on without it.
@@ -193,14 +200,7 @@ impl Conversation {
             None => ("08006".to_owned(), format!("the connection to node \"{node}\" was lost: {reason}")),
         };
         tracing::warn!(session = self.id, node = %node, sqlstate, reason = message, "a server connection was lost");
-        let failure = match lent.upstream.fatal() {
-            Some(fatal) if fatal.sqlstate.starts_with("57P0") => Some(Failure::NotReady),
-            Some(_) => None,
-            None => Some(Failure::Lost),
-        };
-        if let Some(failure) = failure {
-            self.account.cluster.report_failure(&lent.pool().node, failure);
-        }
+        self.blame(&lent);
         lent.upstream.abandon(&mut self.session);
         drop(lent);
         let sqlstate = if unknown { "08007".to_owned() } else { sqlstate };

@@ -23,6 +23,8 @@ impl Session {
         let plain = unit.ops.iter().all(|op| {
             let shape = match &op.what {
                 What::Query(analysis) => &analysis.shape,
+                // Under a name that was taken before: it would be free the second time.
+                What::Parse { duplicate: true, .. } => return false,
                 What::Parse { statement, .. } => &statement.analysis.shape,
                 What::Bind { statement: Some(statement) } | What::DescribeStatement { statement: Some(statement) } => {
                     &statement.analysis.shape

@@ -141,10 +141,11 @@ impl Prepared {
         self.listed.is_some()
     }
 
-    /// Whether all DDL known in `scope` was known when the first client parsed it.
+    /// Whether all DDL known in `scope` was known when the first client parsed it. What the session alone has defined does not
+    /// count: for that the server makes its plans anew, as for any client of its own.
     #[must_use]
     pub fn is_read_under(&self, scope: Scope) -> bool {
-        self.reading.0 == (scope.schema, scope.own)
+        self.reading.0.0 == scope.schema
     }
 
     /// A ParameterDescription of it came, whole.
