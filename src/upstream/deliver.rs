@@ -24,36 +24,39 @@ const DESCRIPTION_LIMIT: usize = 64 << 10;
 /// Largest refusal of a statement whose result has changed; its message is translated, a line of text in any language.
 const OUTDATED_LIMIT: usize = 1024;
 
-/// Who gets a server's answers.
+/// Who gets a server's answers. One that only listens leaves out what concerns a client's names and settings.
 pub trait Receiver {
     /// Where bytes for the client go.
     fn output(&mut self) -> &mut BytesMut;
     /// A setting was reported. Returns whether the client is told.
-    fn parameter_status(&mut self, name: &[u8], value: &[u8]) -> bool;
+    fn parameter_status(&mut self, _name: &[u8], _value: &[u8]) -> bool {
+        false
+    }
     /// Messages sent were ignored, and what they declared is taken back next: what was looked at behind them and not yet
     /// sent must be looked at again.
-    fn look_again(&mut self);
+    fn look_again(&mut self) {}
     /// A statement's Parse failed or was skipped; it does not exist. Returns whether the client's name stood for it.
-    fn parse_failed(&mut self, client_name: &[u8], statement: StatementId) -> bool;
+    fn parse_failed(&mut self, _client_name: &[u8], _statement: StatementId) -> bool {
+        false
+    }
     /// The Parse of an unnamed statement too long to be held failed or was skipped.
-    fn long_parse_failed(&mut self);
+    fn long_parse_failed(&mut self) {}
     /// What would have replaced such a statement was skipped: it exists still.
-    fn long_parse_kept(&mut self);
+    fn long_parse_kept(&mut self) {}
     /// A Close that was answered here was skipped: the client's statement exists still.
-    fn close_skipped(&mut self, client_name: &[u8], statement: &Arc<Prepared>);
+    fn close_skipped(&mut self, _client_name: &[u8], _statement: &Arc<Prepared>) {}
     /// A Sync was ignored by a server in COPY FROM STDIN, or a Query skipped after an error: the group is open again.
-    fn group_reopened(&mut self);
+    fn group_reopened(&mut self) {}
     /// Whether a notification of a channel, named in the connection's client encoding, is let through.
-    fn hears(&self, channel: &[u8]) -> bool {
-        let _ = channel;
+    fn hears(&self, _channel: &[u8]) -> bool {
         true
     }
     /// A command completed, with its tag.
-    fn command_complete(&mut self, tag: &[u8]);
+    fn command_complete(&mut self, _tag: &[u8]) {}
     /// An error came.
-    fn error(&mut self, sqlstate: [u8; 5]);
+    fn error(&mut self, _sqlstate: [u8; 5]) {}
     /// ReadyForQuery came.
-    fn ready(&mut self, status: TransactionStatus);
+    fn ready(&mut self, _status: TransactionStatus) {}
 }
 
 /// What becomes of a frame.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::{Error, Expected, Prepared, Receiver, Replaced, Settings, Show, StatementId, Upstream};
+use super::{Error, Expected, Prepared, Receiver, Replaced, Settings, Show, Upstream};
 use crate::wire::frame::backend_header;
 use crate::wire::{TransactionStatus, backend, frontend};
 
@@ -23,7 +23,6 @@ const LIMIT: usize = 8 << 20;
 pub struct Private {
     bytes: BytesMut,
     ready: Option<TransactionStatus>,
-    failed: bool,
     /// Descriptions are asked for.
     describes: bool,
 }
@@ -47,21 +46,6 @@ pub struct Answer {
 impl Receiver for Private {
     fn output(&mut self) -> &mut BytesMut {
         &mut self.bytes
-    }
-    fn parameter_status(&mut self, _: &[u8], _: &[u8]) -> bool {
-        false
-    }
-    fn look_again(&mut self) {}
-    fn parse_failed(&mut self, _: &[u8], _: StatementId) -> bool {
-        false
-    }
-    fn long_parse_failed(&mut self) {}
-    fn long_parse_kept(&mut self) {}
-    fn close_skipped(&mut self, _: &[u8], _: &Arc<Prepared>) {}
-    fn group_reopened(&mut self) {}
-    fn command_complete(&mut self, _: &[u8]) {}
-    fn error(&mut self, _: [u8; 5]) {
-        self.failed = true;
     }
     fn ready(&mut self, status: TransactionStatus) {
         self.ready = Some(status);

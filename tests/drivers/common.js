@@ -123,4 +123,4 @@ async function migration(work, expected = []) {
   if (alone.length) throw new Error(`fails here alone: ${alone}`);
 }
 
-module.exports = { url, nodes, pause, sql, settled, run, migration };
+module.exports = { url, nodes, pause, withClient, sql, settled, run, migration };

@@ -8,17 +8,9 @@ const pg = require('pg');
 const Cursor = require('pg-cursor');
 const { from: copyFrom, to: copyTo } = require('pg-copy-streams');
 
-const connectionString = process.env.POINTSMAN_TEST_URL;
+const { url: connectionString, withClient: connected } = require('./common');
 
-async function withClient(work) {
-  const client = new pg.Client({ connectionString });
-  await client.connect();
-  try {
-    return await work(client);
-  } finally {
-    await client.end();
-  }
-}
+const withClient = (work) => connected(connectionString, work);
 
 const tests = {
   async types() {

@@ -22,9 +22,9 @@ use crate::net;
 use crate::pool::{CheckoutError, Dedicated, Server};
 use crate::session::channel_sql;
 use crate::topology::{Node, Role};
-use crate::upstream::{Expected, Prepared, Receiver, StatementId};
+use crate::upstream::{Expected, Receiver};
 use crate::wire::backend::{self, frames};
-use crate::wire::{TransactionStatus, frontend};
+use crate::wire::frontend;
 
 /// How long a session waits until the shared connection listens, before it stays on its server.
 pub(super) const JOIN: Duration = Duration::from_secs(5);
@@ -377,18 +377,4 @@ impl Receiver for Heard {
     fn output(&mut self) -> &mut BytesMut {
         &mut self.0
     }
-    fn parameter_status(&mut self, _: &[u8], _: &[u8]) -> bool {
-        false
-    }
-    fn look_again(&mut self) {}
-    fn parse_failed(&mut self, _: &[u8], _: StatementId) -> bool {
-        false
-    }
-    fn long_parse_failed(&mut self) {}
-    fn long_parse_kept(&mut self) {}
-    fn close_skipped(&mut self, _: &[u8], _: &Arc<Prepared>) {}
-    fn group_reopened(&mut self) {}
-    fn command_complete(&mut self, _: &[u8]) {}
-    fn error(&mut self, _: [u8; 5]) {}
-    fn ready(&mut self, _: TransactionStatus) {}
 }
