@@ -10,14 +10,12 @@ use std::future::Future;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use tokio::time::Instant;
 
 use super::cancel::Handle;
 use super::context::Context;
 use super::listen::Ear;
-use super::login::connect_refusal;
 use super::pump::Event;
 use super::rerun::{Rerun, UNIT_LIMIT};
 use super::route::{self, Asker, Route};
@@ -26,14 +24,13 @@ use super::trace::{self, Trace};
 use super::{io, private};
 use crate::config::PoolMode;
 use crate::control::Account;
-use crate::discover::Failure;
 use crate::net::{self, Stream};
 use crate::observe::Worker;
 use crate::policy::{Chain, Role};
-use crate::pool::{CheckoutError, ConnectError, Lent, Pool};
+use crate::pool::Lent;
 use crate::session::{LocalAnswer, Session};
 use crate::sql::Kind;
-use crate::topology::{Conditions, Position, Requirement, Writes};
+use crate::topology::{Requirement, Writes};
 use crate::upstream::ErrorReply;
 use crate::wire::TransactionStatus;
 
@@ -90,14 +87,6 @@ pub(super) enum End {
     Quiet,
     /// The client is told.
     Tell(ErrorReply),
-}
-
-/// How a wait for a server ended.
-enum Waited {
-    Lent(Result<Lent, CheckoutError>),
-    /// By the client's cancel request.
-    Cancelled,
-    ClientGone,
 }
 
 /// Drives a session to its end.
@@ -597,116 +586,10 @@ impl Conversation {
         let as_it_should = fails && answer.status == TransactionStatus::Failed;
         Ok(private::error_of(&answer).filter(|_| !as_it_should))
     }
-
-    /// Waits for a server. The outer error ends the session, the inner one the unit.
-    async fn checkout(&mut self, route: &Route, replayed: Option<Position>) -> Result<Result<Lent, ErrorReply>, End> {
-        let nodes = self.account.cluster.topology.nodes().count();
-        let mut last = None;
-        let mut primary_only = false;
-        for _ in 0..=nodes {
-            let mut conditions =
-                Conditions { replayed, keeps_turn: !self.session.unit().executes(), ..route.conditions() };
-            if primary_only {
-                conditions = Conditions { replica: false, any: false, ..conditions };
-            }
-            let node = match self.account.cluster.topology.choose(&conditions) {
-                Ok(node) => Arc::clone(node),
-                Err(error) => return Ok(Err(ErrorReply::error("57P03", error.to_string()))),
-            };
-            let pool = Arc::clone(self.account.pool(&node));
-            if let Some(lent) = pool.idle(self.worker) {
-                return Ok(Ok(lent));
-            }
-            // Boxed, so that the future stays small: it is moved for each unit, and most find an idle server.
-            let lent = match Box::pin(self.wait_for_server(&pool)).await {
-                Waited::Lent(lent) => lent,
-                Waited::Cancelled => {
-                    return Ok(Err(ErrorReply::error("57014", "canceling statement due to user request")));
-                }
-                // Nothing of the unit was sent.
-                Waited::ClientGone if self.half_closed => return Err(End::Tell(overdue(false))),
-                Waited::ClientGone => return Err(End::Quiet),
-            };
-            match lent {
-                Ok(lent) => {
-                    node.answered();
-                    return Ok(Ok(lent));
-                }
-                Err(CheckoutError::Connect(error)) if error.blames_node() => {
-                    // Nothing was sent: another node may take it.
-                    // The monitor tells once that the node is out; this would be a line a statement.
-                    tracing::debug!(session = self.id, node = %node.spec.name, %error, "a node did not answer");
-                    let only = route.target.role == Role::Primary || node.role() == crate::topology::Role::Primary;
-                    if let Some(failure) = Failure::of(&error) {
-                        self.account.cluster.report_failure(&node, failure);
-                    }
-                    last = Some(CheckoutError::Connect(error));
-                    if only {
-                        break;
-                    }
-                }
-                Err(CheckoutError::Connect(error))
-                    if node.role() == crate::topology::Role::Replica && !primary_only && may_be_new(&error) =>
-                {
-                    primary_only = true;
-                    last = Some(CheckoutError::Connect(error));
-                }
-                Err(error) => {
-                    last = Some(error);
-                    break;
-                }
-            }
-        }
-        let error = last.unwrap_or(CheckoutError::Closed);
-        let mut reply = connect_refusal(&error);
-        reply.severity = "ERROR";
-        Ok(Err(reply))
-    }
-
-    async fn wait_for_server(&mut self, pool: &Arc<Pool>) -> Waited {
-        let waiting = self.handle.waiting();
-        tokio::select! {
-            biased;
-            lent = pool.checkout(self.worker) => Waited::Lent(lent),
-            () = waiting.cancelled() => Waited::Cancelled,
-            () = client_gone(&mut self.client, &mut self.session, &mut self.half_closed) => Waited::ClientGone,
-        }
-    }
-}
-
-/// Whether a replica may only not have heard yet of the database, the role or its rights.
-fn may_be_new(error: &ConnectError) -> bool {
-    error.refused().is_some_and(|fields| matches!(&*fields.sqlstate, "3D000" | "28000" | "28P01" | "42501"))
-}
-
-/// Resolves when the client's connection breaks, or a while after its end: a client that has said all that it has to say may
-/// still await the answer, one that vanished must not keep its place for long. Keeps what is sent meanwhile, up to the
-/// session's limits.
-async fn client_gone(client: &mut Stream, session: &mut Session, half_closed: &mut bool) {
-    let broken = poll_fn(|task| {
-        loop {
-            if *half_closed {
-                return Poll::Ready(false);
-            }
-            let room = session.room();
-            if room == 0 {
-                return Poll::Pending;
-            }
-            session.input.reserve(room.min(io::CHUNK));
-            match tokio_util::io::poll_read_buf(Pin::new(&mut *client), task, &mut session.input) {
-                Poll::Ready(Ok(read)) => *half_closed = read == 0,
-                Poll::Ready(Err(_)) => return Poll::Ready(true),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    });
-    if !broken.await {
-        net::sleep(FINISH).await;
-    }
 }
 
 /// What a client is told that will send no more and whose answer takes too long.
-fn overdue(may_have_written: bool) -> ErrorReply {
+pub(super) fn overdue(may_have_written: bool) -> ErrorReply {
     let (sqlstate, hint) = if may_have_written {
         (
             "08007",

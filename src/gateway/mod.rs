@@ -8,6 +8,7 @@
 mod accept;
 mod block;
 mod cancel;
+mod checkout;
 mod context;
 mod drive;
 mod greet;
