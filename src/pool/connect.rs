@@ -6,14 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::Server;
 use crate::auth::{ChannelBindingMode, Credentials, ServerLink};
 use crate::net::{ClientTls, NetError, ServerAddress, Stream};
 use crate::upstream::{Login, LoginError, LoginStep, Notifiers};
-use crate::wire::startup::{CancelKey, write_cancel};
+use crate::wire::startup::CancelKey;
 
 /// Why a server connection could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -201,24 +200,9 @@ impl Connector {
     /// The node cannot be reached in time.
     pub async fn cancel(&self, key: &CancelKey) -> Result<(), ConnectError> {
         let parts = &self.0;
-        let node = || parts.node.clone();
-        let send = async {
-            let mut stream = crate::net::connect(&parts.address, &parts.tls, parts.timeout)
-                .await
-                .map_err(|source| ConnectError::Net { node: node(), source })?;
-            let broken = |source| ConnectError::Io { node: node(), source };
-            let mut request = BytesMut::new();
-            write_cancel(&mut request, key);
-            stream.write_all_buf(&mut request).await.map_err(broken)?;
-            stream.flush().await.map_err(broken)?;
-            // The server says nothing and closes; what an error here says does not matter any more.
-            let _ = stream.read_buf(&mut request).await;
-            Ok(())
-        };
-        match crate::net::timeout(parts.timeout, send).await {
-            Ok(result) => result,
-            Err(_) => Err(ConnectError::TimedOut { node: node(), limit: parts.timeout }),
-        }
+        crate::net::cancel(&parts.address, &parts.tls, key, parts.timeout)
+            .await
+            .map_err(|source| ConnectError::Net { node: parts.node.clone(), source })
     }
 }
 
