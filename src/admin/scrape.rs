@@ -83,6 +83,10 @@ fn statements(source: &dyn Source, live: &Live, page: &mut Page<'_>) -> fmt::Res
     page.single(&f::RERUNS, metrics.sum(|worker| &worker.reruns))?;
     page.single(&f::LOST, metrics.sum(|worker| &worker.lost_servers))?;
     page.single(&f::CANCELS, metrics.cancels.get())?;
+    page.family(&f::CANCELS_FORWARDED, |out| {
+        out.value(&["success"], metrics.cancels_forwarded.get())?;
+        out.value(&["failure"], metrics.cancels_stranded.get())
+    })?;
     let analyses = source.analyses();
     page.family(&f::ANALYSES, |out| {
         out.value(&["exact"], analyses.exact_hits)?;

@@ -38,8 +38,8 @@ pub use reference::{reference, schema};
 pub use secret::{Credential, HIDDEN, Secret};
 pub use types::{
     Admin, Breaker, ClientCertificate, Cluster, Config, Database, Ejection, Keepalive, Log, LogFormat, Monitor,
-    MonitorAccount, Node, OnFault, Policies, Pool, PoolMode, PoolOverrides, RoleSetting, Runtime, Server, ServerTls,
-    ServerTlsMode, Shard, UpstreamTls, UpstreamTlsMode, User,
+    MonitorAccount, Node, OnFault, Peers, Policies, Pool, PoolMode, PoolOverrides, RoleSetting, Runtime, Server,
+    ServerTls, ServerTlsMode, Shard, UpstreamTls, UpstreamTlsMode, User,
 };
 
 /// What a configuration may refer to outside its own text. Errors complete "PATH: …".

@@ -32,6 +32,8 @@ table! {
         /// physical replication, which names none.
         /// With one cluster and no databases, every name leads to that cluster.
         databases: Map<RawDatabase>,
+        /// Gateways behind one load balancer, which pass each other's cancel requests on.
+        peers: RawPeers,
         /// The users that the gateway lets in. Without any, the gateway tries the password that a client gives
         /// on the server, and asks for it only over TLS or from the same host.
         users: Map<RawUser>,
@@ -164,6 +166,22 @@ table! {
     }
     later {
         "reserve" => "leave it out and raise `size`",
+    }
+}
+
+table! {
+    /// Several gateways behind one TCP load balancer, or one name: a client's cancel request may reach another gateway than the
+    /// one that runs its statement. With this table each key that a client is given names its gateway, and a request for
+    /// another's session is passed on there, once. At most 64 are on their way at a time; further ones wait.
+    RawPeers {
+        /// This gateway's number among its peers.
+        id: Count<1, 1023>,
+        /// The others' addresses by their numbers: `2 = "10.0.0.2:6432"`. This gateway's own may stand among them.
+        nodes: Map<Text>,
+        /// TLS towards them.
+        tls: RawUpstreamTls,
+        /// Longest time for passing one request on; after it the request is given up.
+        timeout: Time = "5s",
     }
 }
 

@@ -224,7 +224,7 @@ fn unknown_keys_are_told_with_the_nearest() {
 p.toml:4:1: error: clusters.main.wieght: is no key of this table
     its keys are `primary`, `replicas`, `nodes`, `shards`, `tls`, `monitor`, `read_your_writes`, `max_lag` and `ejection`
 p.toml:5:2: error: serv: is no key of this table
-    its keys are `server`, `admin`, `policies`, `pool`, `log`, `clusters`, `databases` and `users`
+    its keys are `server`, `admin`, `policies`, `pool`, `log`, `clusters`, `databases`, `peers` and `users`
 p.toml:7:1: error: clusters.main.monitor.zzz: is no key of this table
     its keys are `user`, `password`, `database`, `interval` and `timeout`",
     );
@@ -360,6 +360,36 @@ p.toml:5:37: error: clusters.m.tls.key: /etc/pointsman/nosuch.key: there is no s
 p.toml:6:24: error: clusters.m.monitor.password: needs a `user`
     write user = \"…\" beside it
 p.toml:7:12: error: clusters.m.ejection: `back_off` is above `max_back_off`",
+    );
+}
+
+#[test]
+fn peers_have_numbers_and_addresses() {
+    let main = "[clusters.main]\nprimary = \"a\"\n";
+    let config = good(&format!("{main}[peers]\nid = 1\nnodes = {{ 1 = \"me\", 2 = \"b\", 1023 = \"/run/pm:7\" }}\n"));
+    let peers = config.peers.unwrap();
+    let listed: Vec<_> = peers.nodes.iter().map(|(id, address)| format!("{id}={address}")).collect();
+    assert_eq!((peers.id, listed), (1, vec!["2=b:6432".to_owned(), "1023=/run/pm:7".to_owned()]));
+    assert_eq!((peers.timeout, peers.tls.mode), (Duration::from_secs(5), UpstreamTlsMode::Prefer));
+    check(
+        &format!(
+            "{main}[peers]\nnodes = {{ 0 = \"a\", 1024 = \"a\", 02 = \"b\", 2 = \"b\", 3 = \"h:0\", x = \"a b\" }}\n"
+        ),
+        "p.toml:3:1: error: peers: needs an `id`
+    write id = 1, and another number for each of the others
+p.toml:4:11: error: peers.nodes.0: \"0\" is not a number from 1 to 1023
+    write 2 = \"HOST:PORT\" with that gateway's `id`
+p.toml:4:20: error: peers.nodes.1024: \"1024\" is not a number from 1 to 1023
+    write 2 = \"HOST:PORT\" with that gateway's `id`
+p.toml:4:42: error: peers.nodes.2: another entry stands for 2
+p.toml:4:51: error: peers.nodes.3: port 0 is no gateway's
+p.toml:4:62: error: peers.nodes.x: \"x\" is not a number from 1 to 1023
+    write 2 = \"HOST:PORT\" with that gateway's `id`",
+    );
+    check(
+        &format!("{main}[peers]\nid = 7\n"),
+        "p.toml:3:1: warning: peers: names no other gateway
+    write under [peers.nodes] the others' addresses: 2 = \"HOST:PORT\"",
     );
 }
 

@@ -37,6 +37,8 @@ pub struct Config {
     /// Databases by the name that a client asks for; `*` stands for the rest. Never empty, and
     /// each one's cluster exists.
     pub databases: BTreeMap<String, Database>,
+    /// The gateways that pass each other's cancel requests on.
+    pub peers: Option<Peers>,
     /// Users by name. If empty, the password that a client gives is tried on the server;
     /// otherwise only these users are let in.
     pub users: BTreeMap<String, User>,
@@ -191,6 +193,20 @@ pub struct Breaker {
     /// … within this time.
     #[serde(with = "humantime_text")]
     pub window: Duration,
+}
+
+/// The gateways that pass each other's cancel requests on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Peers {
+    /// This gateway's number: 1 to 1023.
+    pub id: u32,
+    /// Where the others listen, by number; this one's is not among them.
+    pub nodes: BTreeMap<u32, Address>,
+    /// TLS towards them.
+    pub tls: UpstreamTls,
+    /// For one request, from the connection to its end.
+    #[serde(with = "humantime_text")]
+    pub timeout: Duration,
 }
 
 /// One pool: the connections to one node for one (database, user).

@@ -13,11 +13,12 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::published::Published;
+use super::reach::{client_tls, server_address};
 use crate::auth::{Credentials, Secret};
 use crate::catalog::{Catalog, Definitions};
-use crate::config::{self, Address, Pool as PoolConfig, PoolMode, RoleSetting, UpstreamTlsMode};
+use crate::config::{self, Pool as PoolConfig, PoolMode, RoleSetting};
 use crate::discover::{self, Failure, MonitorHandle, Vacated};
-use crate::net::{ClientTls, ClientTlsFiles, NetError, ServerAddress, TlsMode};
+use crate::net::{ClientTls, NetError, ServerAddress};
 use crate::pool::{Budget, Connector, Pool, PoolLimits};
 use crate::topology::{Node, NodeSpec, Role, Topology};
 use crate::upstream::{Interner, Notifiers, Parameters, Settings};
@@ -71,19 +72,7 @@ impl Cluster {
         catalog_numbers: Arc<AtomicU64>,
         workers: usize,
     ) -> Result<Self, NetError> {
-        let mode = match config.tls.mode {
-            UpstreamTlsMode::Disable => TlsMode::Disable,
-            UpstreamTlsMode::Prefer => TlsMode::Prefer,
-            UpstreamTlsMode::Require => TlsMode::Require,
-            UpstreamTlsMode::VerifyCa => TlsMode::VerifyCa,
-            UpstreamTlsMode::VerifyFull => TlsMode::VerifyFull,
-        };
-        let files = ClientTlsFiles {
-            ca: config.tls.ca.clone(),
-            cert: config.tls.client.as_ref().map(|client| client.cert.clone()),
-            key: config.tls.client.as_ref().map(|client| client.key.clone()),
-        };
-        let tls = ClientTls::load(mode, &files)?;
+        let tls = client_tls(&config.tls)?;
         let mut addresses = HashMap::new();
         let mut shards = Vec::new();
         for shard in &config.shards {
@@ -411,13 +400,6 @@ impl Account {
 
 /// What all clusters share for comparing settings by pointer.
 pub type SettingsInterner = Interner<Settings>;
-
-fn server_address(address: &Address) -> ServerAddress {
-    match address {
-        Address::Tcp { host, port } => ServerAddress::tcp(host.as_str(), *port),
-        Address::Unix { directory, port } => ServerAddress::unix(directory, *port),
-    }
-}
 
 fn pool_limits(pool: &PoolConfig, dbname: &str) -> PoolLimits {
     // As long as anybody is connected to one of these, nobody can create a database.

@@ -15,6 +15,7 @@ use crate::net::{NetError, ServerTls, ServerTlsFiles, ServerTlsMode};
 use crate::pool::Budget;
 
 use super::cluster::Cluster;
+use super::reach::Peers;
 
 /// Why a configuration that was read cannot be put to work.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,8 @@ pub struct Live {
     pub users: HashMap<String, StoredPassword>,
     /// TLS towards clients.
     pub tls: Option<ServerTls>,
+    /// The gateways that pass each other's cancel requests on.
+    pub peers: Option<Arc<Peers>>,
     /// Grows with every swap.
     pub serial: u32,
     /// Numbers the catalogues of all clusters.
@@ -77,6 +80,7 @@ impl Live {
                 ServerTls::load(mode, &files)?
             }
         };
+        let peers = config.peers.as_ref().map(Peers::new).transpose()?.map(Arc::new);
         let serial = old.map_or(1, |old| old.serial + 1);
         let catalogs = old.map_or_else(Arc::default, |old| Arc::clone(&old.catalogs));
         let mut clusters = BTreeMap::new();
@@ -96,7 +100,7 @@ impl Live {
             clusters.insert(name.clone(), built);
         }
         budget.set_limit(config.max_server_connections);
-        Ok(Self { config, clusters, users, tls, serial, catalogs })
+        Ok(Self { config, clusters, users, tls, peers, serial, catalogs })
     }
 
     /// Whether only configured users are let in.

@@ -9,6 +9,8 @@ pub mod live;
 mod monitor;
 pub mod policies;
 pub mod published;
+mod reach;
 
 pub use cluster::{Account, Cluster};
 pub use live::{Live, LiveError};
+pub use reach::Peers;

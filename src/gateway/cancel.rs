@@ -3,7 +3,7 @@
 //! Invariant: a request reaches only a server that was lent to the named session when it was sent, and that server is lent
 //! to nobody else before the request has arrived (DESIGN 4.13). A wrong secret does nothing, and nothing tells.
 //!
-//! Deliberately absent: other gateways' keys.
+//! Deliberately absent: other gateways' keys (`peers`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use rand::Rng as _;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Notify;
 
+use super::peers::process_id;
 use crate::admin::Sessions;
 use crate::pool::{CancelGate, CancelTarget};
 use crate::session::Pins;
@@ -51,15 +52,14 @@ pub(super) struct Handle {
 }
 
 impl Registry {
-    /// A new session's handle under a random key; `long` for protocol 3.2.
-    pub(super) fn register(&self, long: bool) -> Arc<Handle> {
+    /// A new session's handle under a random key, which names gateway `id` if there are several; `long` for protocol 3.2.
+    pub(super) fn register(&self, long: bool, id: Option<u32>) -> Arc<Handle> {
         let mut secret = [0_u8; LONG_SECRET];
         rand::rng().fill_bytes(&mut secret);
         let secret = &secret[..if long { LONG_SECRET } else { 4 }];
         let mut sessions = self.sessions.lock();
         loop {
-            // Drivers read it as a signed number; PostgreSQL's are positive.
-            let pid = rand::rng().next_u32() >> 1;
+            let pid = process_id(id, rand::rng().next_u32());
             if pid == 0 || sessions.contains_key(&pid) {
                 continue;
             }
@@ -110,12 +110,12 @@ impl Registry {
         states
     }
 
-    /// Carries out a client's request. Returns when the server has taken it.
-    pub(super) async fn cancel(&self, key: &CancelKey) {
-        let Some(handle) = self.sessions.lock().get(&key.pid).cloned() else { return };
+    /// Carries out a client's request; `false` if no session here has that key. Returns when the server has taken it.
+    pub(super) async fn cancel(&self, key: &CancelKey) -> bool {
+        let Some(handle) = self.sessions.lock().get(&key.pid).cloned() else { return false };
         if !bool::from(handle.key.secret.ct_eq(&key.secret)) {
             tracing::debug!(pid = key.pid, "a cancel request with a wrong secret was ignored");
-            return;
+            return false;
         }
         // Entered under the lock: the session cannot give the server back in between.
         let running = handle.running.lock().as_ref().map(|(gate, target)| (gate.enter(), Arc::clone(target)));
@@ -133,6 +133,7 @@ impl Registry {
                 }
             }
         }
+        true
     }
 }
 

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::listen::Listeners;
-use super::{StartError, cancel};
+use super::{StartError, cancel, peers};
 use crate::auth::MockSecret;
 use crate::config::Config;
 use crate::control::Live;
@@ -38,6 +38,8 @@ pub(super) struct Context {
     pub(super) settings: SettingsInterner,
     pub(super) parameters: Interner<Parameters>,
     pub(super) cancels: cancel::Registry,
+    /// Places for cancel requests on their way to peers.
+    pub(super) forwards: Semaphore,
     pub(super) listeners: Listeners,
     pub(super) budget: Arc<Budget>,
     pub(super) mock: MockSecret,
@@ -86,6 +88,7 @@ impl Context {
             settings: SettingsInterner::default(),
             parameters: Interner::default(),
             cancels: cancel::Registry::default(),
+            forwards: Semaphore::new(peers::FORWARDS),
             listeners: Listeners::new(),
             budget,
             mock: MockSecret::random(),

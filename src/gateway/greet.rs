@@ -11,7 +11,7 @@ use super::cancel::Handle;
 use super::context::Context;
 use super::drive::Conversation;
 use super::replication::{self, Replication};
-use super::{drive, io, login};
+use super::{drive, io, login, peers};
 use crate::control::Account;
 use crate::net::{self, Stream};
 use crate::observe::Refusal;
@@ -177,8 +177,7 @@ async fn first_packets(
         input.advance(len);
         match packet {
             Packet::Cancel(key) => {
-                context.metrics.cancels.one();
-                context.cancels.cancel(&key).await;
+                peers::cancel(context, &key).await;
                 return Ok(None);
             }
             Packet::Ssl if !stream.is_tls() => {
@@ -251,7 +250,8 @@ async fn log_in(
             (Opened::Replication(Box::new(replication)), reported)
         }
     };
-    let handle = context.cancels.register(spoken == PROTOCOL_3_2);
+    let handle =
+        context.cancels.register(spoken == PROTOCOL_3_2, context.live.load().peers.as_ref().map(|peers| peers.id));
     for (name, value) in reported.iter() {
         backend::write_parameter_status(&mut out, name, value);
     }

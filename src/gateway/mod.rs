@@ -15,6 +15,7 @@ mod greet;
 mod io;
 mod listen;
 mod login;
+mod peers;
 mod private;
 mod pump;
 mod reload;

@@ -66,6 +66,7 @@ families! {
     RERUNS = Counter "reads_run_again" [] "Reads that failed on a replica for the replica's own sake, or lost their connection to it, and ran again on the primary; the client saw nothing of it.";
     LOST = Counter "servers_lost" [] "Server connections lost while a session held them.";
     CANCELS = Counter "cancels" [] "Cancel requests received.";
+    CANCELS_FORWARDED = Counter "cancels_forwarded" ["result"] "Those of them for another gateway's session: passed on to it (success), or not (failure).";
     ANALYSES = Counter "analyses" ["result"] "Texts of statements looked up: exact (known text), shape (known but for its literals), miss (parsed).";
     ANALYSIS_BYTES = Gauge "analysis_cache_bytes" [] "Bytes held by the cache of analyses.";
 

@@ -127,6 +127,10 @@ pub struct Metrics {
     pub accepted: Counter,
     /// Cancel requests received.
     pub cancels: Counter,
+    /// Cancel requests passed on to a peer.
+    pub cancels_forwarded: Counter,
+    /// Cancel requests for another gateway's session that could not be.
+    pub cancels_stranded: Counter,
     /// Configurations put to work after the first.
     pub reloads: Counter,
     /// Configurations that could not be.
@@ -151,6 +155,8 @@ impl Metrics {
             started: SystemTime::now(),
             accepted: Counter::default(),
             cancels: Counter::default(),
+            cancels_forwarded: Counter::default(),
+            cancels_stranded: Counter::default(),
             reloads: Counter::default(),
             reload_failures: Counter::default(),
             policy_loads: Counter::default(),

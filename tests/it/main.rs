@@ -16,6 +16,7 @@ mod groups;
 mod hostile;
 mod leaks;
 mod listen;
+mod peers;
 mod pooling;
 mod redefined;
 mod reload;

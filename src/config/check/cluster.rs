@@ -230,7 +230,7 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn upstream_tls(&mut self, field: &Field<RawUpstreamTls>) -> UpstreamTls {
+    pub(super) fn upstream_tls(&mut self, field: &Field<RawUpstreamTls>) -> UpstreamTls {
         let raw: RawUpstreamTls = super::part(field);
         let mode = raw.mode.get();
         let verifies = matches!(mode, UpstreamTlsMode::VerifyCa | UpstreamTlsMode::VerifyFull);

@@ -7,6 +7,7 @@
 
 mod cluster;
 mod filter;
+mod peers;
 mod user;
 
 use std::collections::BTreeMap;
@@ -58,6 +59,7 @@ impl Checker<'_, '_> {
         Config {
             admin: raw.admin.given().map(|admin| self.admin(&admin.value)),
             log: self.log(&part(&raw.log)),
+            peers: raw.peers.given().and_then(|peers| self.peers(peers)),
             server,
             policies,
             pool,
