@@ -67,8 +67,8 @@ fn assigns_transaction_id(name: &str) -> bool {
     matches!(name, "txid_current" | "pg_current_xact_id")
 }
 
-/// Volatile ones of PostgreSQL's own that write or signal, and whose work is done when the transaction is. What `currval` and
-/// `lastval` may tell of is thrown away for whoever calls them, so `nextval` is here as well.
+/// Volatile ones of PostgreSQL's own that write or signal, and whose work is done when the transaction is. `nextval` is here as
+/// well: whoever calls `currval` or `lastval` is told of its own values only.
 fn leaves_nothing(name: &str) -> bool {
     const PREFIXES: [&str; 8] = [
         "RI_FKey_",

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::probe::{PLAIN_BEGIN, PLAIN_END};
 use super::{Failure, Source};
 use crate::net::Stream;
-use crate::pool::{CheckoutError, ConnectError, Server};
+use crate::pool::{CheckoutError, ConnectError, Server, Wish};
 use crate::topology::Node;
 use crate::upstream::{self, Answer, Private, Upstream};
 use crate::wire::backend::error_fields;
@@ -96,7 +96,7 @@ impl Link {
             Err(_) => return timed_out(limit),
         };
         for pool in source.lenders(node, dbname) {
-            let checkout = pool.checkout(self.worker);
+            let checkout = pool.checkout(self.worker, Wish::ANY);
             tokio::pin!(checkout);
             let lent = tokio::select! {
                 lent = &mut checkout => lent,

@@ -290,7 +290,10 @@ fn without_an_account_connections_are_borrowed_and_catalogues_are_read() {
     }
     let mut writes = rig.wrote(0);
     eventually("all replicas have the write", || writes.required(topology, 0) == Requirement::None);
-    let lent = rig.runtime.block_on(account.pool(topology.nodes().nth(1).unwrap()).checkout(0)).unwrap();
+    let lent = rig
+        .runtime
+        .block_on(account.pool(topology.nodes().nth(1).unwrap()).checkout(0, crate::pool::Wish::ANY))
+        .unwrap();
     assert!(lent.clean());
     lent.give_back();
 }

@@ -18,7 +18,7 @@ use super::settle::FINISH;
 use crate::discover::Failure;
 use crate::net::{self, Stream};
 use crate::policy::Role;
-use crate::pool::{CheckoutError, ConnectError, Lent, Pool};
+use crate::pool::{CheckoutError, ConnectError, Lent, Pool, Wish};
 use crate::session::Session;
 use crate::topology::{Conditions, Position};
 use crate::upstream::ErrorReply;
@@ -52,11 +52,12 @@ impl Conversation {
                 Err(error) => return Ok(Err(ErrorReply::error("57P03", error.to_string()))),
             };
             let pool = Arc::clone(self.account.pool(&node));
-            if let Some(lent) = pool.idle(self.worker) {
+            let wish = self.home.wish(&self.session);
+            if let Some(lent) = pool.idle(self.worker, wish) {
                 return Ok(Ok(lent));
             }
             // Boxed, so that the future stays small: it is moved for each unit, and most find an idle server.
-            let lent = match Box::pin(self.wait_for_server(&pool)).await {
+            let lent = match Box::pin(self.wait_for_server(&pool, wish)).await {
                 Waited::Lent(lent) => lent,
                 Waited::Cancelled => {
                     return Ok(Err(ErrorReply::error("57014", "canceling statement due to user request")));
@@ -101,11 +102,11 @@ impl Conversation {
         Ok(Err(reply))
     }
 
-    async fn wait_for_server(&mut self, pool: &Arc<Pool>) -> Waited {
+    async fn wait_for_server(&mut self, pool: &Arc<Pool>, wish: Wish) -> Waited {
         let waiting = self.handle.waiting();
         tokio::select! {
             biased;
-            lent = pool.checkout(self.worker) => Waited::Lent(lent),
+            lent = pool.checkout(self.worker, wish) => Waited::Lent(lent),
             () = waiting.cancelled() => Waited::Cancelled,
             () = client_gone(&mut self.client, &mut self.session, &mut self.half_closed) => Waited::ClientGone,
         }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::cancel::Handle;
 use super::context::Context;
+use super::home::{self, Home};
 use super::listen::Ear;
 use super::pump::Event;
 use super::rerun::{Rerun, UNIT_LIMIT};
@@ -77,6 +78,8 @@ pub(super) struct Conversation {
     pub(super) shown: bool,
     /// Units went to the server held behind one that may have left state there: that was not asked about yet.
     pub(super) unasked: bool,
+    /// The servers that it had, and what it left there.
+    pub(super) home: Home,
     /// There while the session wants to be told of its statements' ways.
     pub(super) trace: Option<Box<Trace>>,
 }
@@ -138,6 +141,7 @@ impl Conversation {
             ear: None,
             shown: false,
             unasked: false,
+            home: Home::new(id),
             trace: None,
         });
         trace::follow(&mut conversation.trace, &conversation.session.settings);
@@ -269,6 +273,24 @@ impl Conversation {
             }
         }
         let Some(lent) = &mut self.held else { return Ok(()) };
+        if let Ok(route) = &decided
+            && self.home.minds(lent, &self.session, route.writes)
+            && lent.upstream.status() != TransactionStatus::Failed
+        {
+            if busy {
+                self.blocked = true;
+                return Ok(());
+            }
+            match home::forget_sequences(lent).await {
+                Ok(None) => {}
+                Ok(Some(reply)) => {
+                    self.refuse_on_server(reply);
+                    return Ok(());
+                }
+                Err(error) => return self.server_lost(&error.to_string()),
+            }
+        }
+        let Some(lent) = &mut self.held else { return Ok(()) };
         let doubtful = self.session.doubtful(&lent.upstream);
         match decided {
             // Drivers ask what a statement is like, wait, and send something else: a COPY, a write.
@@ -321,6 +343,7 @@ impl Conversation {
                 self.writes_in_flight |= route.writes;
                 if route.writes {
                     lent.upstream.notifies_as(self.handle.key.pid);
+                    self.home.advances(lent);
                     self.writes.sent(route.shard);
                 }
                 lent.pool().node.count_sent(route.target.role);
@@ -476,7 +499,7 @@ impl Conversation {
         let spare = !second && !route.writes && lent.pool().node.role() == crate::topology::Role::Replica;
         self.handle.runs(&lent.gate, &lent.target);
         lent.upstream.prepared.enter(self.session.scope);
-        match self.prepare(&mut lent).await {
+        match self.prepare(&mut lent, route.writes).await {
             Ok(None) => {}
             Ok(Some(reply)) if lent.upstream.status() == TransactionStatus::Idle => {
                 // The refused settings were rolled back with the rest of their transaction. The server is what it was before
@@ -527,6 +550,7 @@ impl Conversation {
         self.writes_in_flight = route.writes;
         if route.writes {
             lent.upstream.notifies_as(self.handle.key.pid);
+            self.home.advances(&mut lent);
             self.writes.sent(route.shard);
         }
         let node = &lent.pool().node;
@@ -548,7 +572,7 @@ impl Conversation {
     }
 
     /// Brings the session's state to the server, the deferred begin of its transaction last. `Some`: the server refused.
-    async fn prepare(&mut self, lent: &mut Lent) -> Result<Option<ErrorReply>, private::PrivateError> {
+    async fn prepare(&mut self, lent: &mut Lent, writes: bool) -> Result<Option<ErrorReply>, private::PrivateError> {
         let syncs = &self.context.metrics.worker(self.worker).syncs;
         let mut refused = private::apply_settings(lent, &self.session.settings, syncs).await?;
         if refused.is_some() && self.session.changes_identity_only() && self.session.forget_identity() {
@@ -559,11 +583,12 @@ impl Conversation {
             return Ok(refused);
         }
         if self.session.pins.sequence {
-            // A session that held no server has called no nextval that currval may show: another's must not be seen.
-            let answer = private::ask(lent, "DISCARD SEQUENCES").await?;
-            if let Some(refused) = private::error_of(&answer) {
-                return Ok(Some(refused));
-            }
+            lent.pool().keep_sequences();
+        }
+        if self.home.minds(lent, &self.session, writes)
+            && let Some(refused) = home::forget_sequences(lent).await?
+        {
+            return Ok(Some(refused));
         }
         let doubtful = self.session.doubtful(&lent.upstream);
         if !doubtful.is_empty()

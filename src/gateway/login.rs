@@ -17,7 +17,7 @@ use crate::auth::{
     StoredPassword,
 };
 use crate::control::{Account, Cluster, Live};
-use crate::pool::{CheckoutError, ConnectError, Lent};
+use crate::pool::{CheckoutError, ConnectError, Lent, Wish};
 use crate::topology::{Node, Role, Standing};
 use crate::upstream::{ErrorReply, LoginError, Parameters, Settings};
 use crate::wire::frame::HEADER_LEN;
@@ -311,7 +311,7 @@ async fn any_server(account: &Arc<Account>, worker: usize) -> Result<Lent, Check
     nodes.sort_by_key(|node| (node.standing() == Standing::Ejected, node.role() != Role::Primary, node.shard));
     let mut last = CheckoutError::Closed;
     for node in nodes {
-        match account.pool(node).checkout(worker).await {
+        match account.pool(node).checkout(worker, Wish::ANY).await {
             Ok(lent) => return Ok(lent),
             Err(CheckoutError::Connect(error)) if error.blames_node() => last = CheckoutError::Connect(error),
             Err(error) => return Err(error),

@@ -80,8 +80,11 @@ impl Conversation {
         // A session that listens may be notified while it is asked; one that has just begun to may leave its server for that.
         let overheard = lent.upstream.overheard.split();
         self.session.take_notifications(&overheard);
-        if asked && (self.session.pins.listen || self.ear.is_some()) {
-            Box::pin(self.follow_channels()).await?;
+        if asked {
+            self.home.note_settings(&self.session);
+            if self.session.pins.listen || self.ear.is_some() {
+                Box::pin(self.follow_channels()).await?;
+            }
         }
         let Some(lent) = &mut self.held else { return Ok(()) };
         if self.account.mode == PoolMode::Session || self.session.pins.any() {
@@ -137,6 +140,7 @@ impl Conversation {
         self.shown = false;
         self.handle.rests();
         if let Some(lent) = self.held.take() {
+            self.home.leaves(&lent);
             lent.give_back();
         }
     }

@@ -6,7 +6,7 @@
 //! Deliberately absent: which connection goes.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ use super::Pool;
 pub struct Budget {
     limit: AtomicUsize,
     used: AtomicUsize,
+    opened: AtomicU64,
     /// Pools in which somebody waits because no place was free, oldest first.
     starving: Mutex<VecDeque<Weak<Pool>>>,
     starving_count: AtomicUsize,
@@ -31,6 +32,7 @@ impl Budget {
         Arc::new(Self {
             limit: AtomicUsize::new(limit),
             used: AtomicUsize::new(0),
+            opened: AtomicU64::new(0),
             starving: Mutex::default(),
             starving_count: AtomicUsize::new(0),
             pools: Mutex::default(),
@@ -46,6 +48,11 @@ impl Budget {
     #[must_use]
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// A number for a connection that was opened, from 1.
+    pub(super) fn number(&self) -> u64 {
+        self.opened.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Makes a pool known, so that its idle connections can make room for others.

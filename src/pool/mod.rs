@@ -6,18 +6,21 @@
 //! Deliberately absent: the choice of a node, what is said on a connection once it is lent.
 //!
 //! A pool belongs to one (node, database, user). Its lock is held for a few instructions and never across an await. Idle
-//! connections are kept a worker each, so that a session normally gets one whose socket its own runtime watches.
+//! connections are kept a worker each, so that a session normally gets one whose socket its own runtime watches, and the one
+//! that it had last (`idle`).
 
 #![expect(clippy::vec_box, reason = "a connection is moved for every transaction: the box makes that one word")]
 
 mod budget;
 mod connect;
 mod dedicated;
+mod idle;
 mod lent;
 mod server;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -29,6 +32,8 @@ use crate::topology::Node;
 pub use budget::Budget;
 pub use connect::{ConnectError, Connector};
 pub use dedicated::Dedicated;
+use idle::Idle;
+pub use idle::Wish;
 pub use lent::Lent;
 pub use server::{CancelGate, CancelTarget, Server};
 
@@ -78,23 +83,20 @@ pub struct Pool {
     pub stats: PoolStats,
     connector: Connector,
     budget: Arc<Budget>,
+    keeps_sequences: AtomicBool,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
     limits: PoolLimits,
-    /// Idle connections, one list a worker; the last one used is taken first, so that the others can age.
-    idle: Vec<Vec<Box<Server>>>,
-    idle_count: usize,
+    idle: Idle,
     /// Idle, lent and being opened.
     open: usize,
     waiting: VecDeque<Waiter>,
     closed: bool,
     /// Raised when every connection open at that time must go: see [`Pool::recycle`].
     epoch: u64,
-    /// When [`Pool::tidy`] was called last: time enough for ages, and no clock is read when a connection comes back.
-    now: Instant,
 }
 
 #[derive(Debug)]
@@ -173,27 +175,25 @@ impl Pool {
         limits: PoolLimits,
         workers: usize,
     ) -> Arc<Self> {
-        let idle = (0..workers.max(1)).map(|_| Vec::new()).collect();
-        let inner = Inner {
-            limits,
-            idle,
-            idle_count: 0,
-            open: 0,
-            waiting: VecDeque::new(),
-            closed: false,
-            epoch: 0,
-            now: Instant::now(),
-        };
-        Arc::new(Self { node, stats: PoolStats::default(), connector, budget, inner: Mutex::new(inner) })
+        let inner =
+            Inner { limits, idle: Idle::new(workers), open: 0, waiting: VecDeque::new(), closed: false, epoch: 0 };
+        Arc::new(Self {
+            node,
+            stats: PoolStats::default(),
+            connector,
+            budget,
+            keeps_sequences: AtomicBool::new(false),
+            inner: Mutex::new(inner),
+        })
     }
 
     /// Lends an idle connection of the worker's own, if there is one and nobody waits.
-    pub fn idle(self: &Arc<Self>, worker: usize) -> Option<Lent> {
+    pub fn idle(self: &Arc<Self>, worker: usize, wish: Wish) -> Option<Lent> {
         let mut inner = self.inner.lock();
         if inner.closed || !inner.waiting.is_empty() {
             return None;
         }
-        let mut server = inner.take_idle(worker)?;
+        let mut server = inner.idle.take(worker, wish)?;
         if server.still_alive() {
             drop(inner);
             return Some(self.lend(server));
@@ -211,10 +211,14 @@ impl Pool {
     ///
     /// # Errors
     /// See [`CheckoutError`].
-    pub async fn checkout(self: &Arc<Self>, worker: usize) -> Result<Lent, CheckoutError> {
-        let (receiver, wait) = match self.try_checkout(worker)? {
+    pub async fn checkout(self: &Arc<Self>, worker: usize, wish: Wish) -> Result<Lent, CheckoutError> {
+        let (receiver, wait) = match self.try_checkout(worker, wish)? {
             Tried::Lent(lent) => return Ok(lent),
             Tried::Permit(permit) => return Ok(self.open(permit, worker).await?),
+            Tried::Replace(server, permit) => {
+                drop(server);
+                return Ok(self.open(permit, worker).await?);
+            }
             Tried::Wait(receiver, wait) => (receiver, wait),
         };
         let mut receiver = GrantReceiver(receiver);
@@ -237,9 +241,9 @@ impl Pool {
         }
     }
 
-    fn try_checkout(self: &Arc<Self>, worker: usize) -> Result<Tried, CheckoutError> {
+    fn try_checkout(self: &Arc<Self>, worker: usize, wish: Wish) -> Result<Tried, CheckoutError> {
         let mut stale = Vec::new();
-        let tried = self.try_checkout_locked(worker, &mut stale);
+        let tried = self.try_checkout_locked(worker, wish, &mut stale);
         for server in stale {
             drop(server);
             self.budget.give();
@@ -254,6 +258,7 @@ impl Pool {
     fn try_checkout_locked(
         self: &Arc<Self>,
         worker: usize,
+        wish: Wish,
         stale: &mut Vec<Box<Server>>,
     ) -> Result<Tried, CheckoutError> {
         let mut inner = self.inner.lock();
@@ -262,14 +267,20 @@ impl Pool {
         }
         // Whoever waits was here first.
         if inner.waiting.is_empty() {
-            if let Some(server) = inner.take_alive(stale, |inner| inner.take_idle(worker)) {
+            if let Some(server) = inner.take_alive(stale, |idle| idle.take(worker, wish)) {
                 return Ok(Tried::Lent(self.lend(server)));
             }
             if inner.open < inner.limits.size && self.budget.take() {
                 inner.open += 1;
                 return Ok(Tried::Permit(Permit::new(self, inner.epoch)));
             }
-            if let Some(server) = inner.take_alive(stale, Inner::take_any_idle) {
+            if wish == Wish::New
+                && let Some(server) = inner.idle.take_any()
+            {
+                // Its place is the new one's.
+                return Ok(Tried::Replace(server, Permit::new(self, inner.epoch)));
+            }
+            if let Some(server) = inner.take_alive(stale, Idle::take_any) {
                 return Ok(Tried::Lent(self.lend(server)));
             }
             if inner.open < inner.limits.size {
@@ -297,7 +308,8 @@ impl Pool {
             Ok(_) => self.stats.connects.observe(since.elapsed()),
             Err(_) => self.stats.connect_failures.one(),
         }
-        let server = connected.map_err(Arc::new)?;
+        let mut server = connected.map_err(Arc::new)?;
+        server.number = self.budget.number();
         // The permit's count is the connection's now.
         permit.spend();
         Ok(self.lend(Box::new(server)))
@@ -311,7 +323,7 @@ impl Pool {
     /// Takes a clean connection back: to the first who waits, else among the idle ones.
     fn take_back(self: &Arc<Self>, server: Box<Server>) {
         let mut inner = self.inner.lock();
-        let aged = inner.limits.lifetime.is_some_and(|limit| server.age(inner.now) >= limit);
+        let aged = inner.limits.lifetime.is_some_and(|limit| server.age(inner.idle.now) >= limit);
         let surplus = inner.open > inner.limits.size;
         if inner.closed || aged || surplus || server.epoch < inner.epoch {
             drop(inner);
@@ -336,7 +348,7 @@ impl Pool {
             self.closed_one();
             return;
         }
-        inner.put_idle(server);
+        inner.idle.put(server);
     }
 
     /// A connection is gone: its place goes to the first who waits, here or in another pool.
@@ -382,8 +394,9 @@ impl Pool {
     pub fn tidy(self: &Arc<Self>, now: Instant) {
         let expired = {
             let mut inner = self.inner.lock();
-            inner.now = now;
-            inner.expired()
+            inner.idle.now = now;
+            let PoolLimits { min_size, idle_timeout, lifetime, .. } = inner.limits;
+            inner.idle.expired(min_size, idle_timeout, lifetime)
         };
         for server in expired {
             drop(server);
@@ -393,7 +406,7 @@ impl Pool {
 
     /// Closes one idle connection, if there is one, so that another pool may open one.
     fn shed(self: &Arc<Self>) -> bool {
-        let shed = self.inner.lock().take_any_idle();
+        let shed = self.inner.lock().idle.take_any();
         match shed {
             Some(server) => {
                 drop(server);
@@ -408,7 +421,7 @@ impl Pool {
     fn evict(&self) -> bool {
         let evicted = {
             let mut inner = self.inner.lock();
-            let evicted = inner.take_any_idle();
+            let evicted = inner.idle.take_any();
             inner.open -= usize::from(evicted.is_some());
             evicted
         };
@@ -420,7 +433,7 @@ impl Pool {
         let idle = {
             let mut inner = self.inner.lock();
             inner.epoch += 1;
-            inner.take_all_idle()
+            inner.idle.take_all()
         };
         for server in idle {
             drop(server);
@@ -438,6 +451,19 @@ impl Pool {
         self.recycle();
     }
 
+    /// Somebody asked what `currval` tells: from now on a connection that has a session's values is kept from others for a
+    /// while, if one that has none is idle or can be opened.
+    pub fn keep_sequences(&self) {
+        self.keeps_sequences.store(true, Ordering::Relaxed);
+        self.inner.lock().idle.keeps_sequences = true;
+    }
+
+    /// Whether somebody did.
+    #[must_use]
+    pub fn keeps_sequences(&self) -> bool {
+        self.keeps_sequences.load(Ordering::Relaxed)
+    }
+
     /// Changes the bounds.
     pub fn set_limits(&self, limits: PoolLimits) {
         self.inner.lock().limits = limits;
@@ -448,14 +474,14 @@ impl Pool {
     pub fn counts(&self) -> PoolCounts {
         let inner = self.inner.lock();
         let waiting = inner.waiting.iter().filter(|waiter| waiter.waits()).count();
-        PoolCounts { open: inner.open, idle: inner.idle_count, waiting }
+        PoolCounts { open: inner.open, idle: inner.idle.count(), waiting }
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
         // Nobody holds the pool, so nothing is lent or being opened: what is open is idle, and closes now.
-        for _ in 0..self.inner.get_mut().idle_count {
+        for _ in 0..self.inner.get_mut().idle.count() {
             self.budget.give();
         }
     }
@@ -464,6 +490,8 @@ impl Drop for Pool {
 enum Tried {
     Lent(Lent),
     Permit(Permit),
+    /// A connection to be closed, and the right to open one in its place.
+    Replace(Box<Server>, Permit),
     Wait(oneshot::Receiver<Grant>, Option<Duration>),
 }
 
@@ -496,9 +524,9 @@ impl Inner {
     fn take_alive(
         &mut self,
         stale: &mut Vec<Box<Server>>,
-        mut take: impl FnMut(&mut Self) -> Option<Box<Server>>,
+        mut take: impl FnMut(&mut Idle) -> Option<Box<Server>>,
     ) -> Option<Box<Server>> {
-        while let Some(mut server) = take(self) {
+        while let Some(mut server) = take(&mut self.idle) {
             if server.still_alive() {
                 return Some(server);
             }
@@ -506,31 +534,6 @@ impl Inner {
             stale.push(server);
         }
         None
-    }
-
-    fn take_idle(&mut self, worker: usize) -> Option<Box<Server>> {
-        let list = worker % self.idle.len();
-        let server = self.idle[list].pop()?;
-        self.idle_count -= 1;
-        Some(server)
-    }
-
-    fn take_any_idle(&mut self) -> Option<Box<Server>> {
-        let server = self.idle.iter_mut().max_by_key(|list| list.len())?.pop()?;
-        self.idle_count -= 1;
-        Some(server)
-    }
-
-    fn take_all_idle(&mut self) -> Vec<Box<Server>> {
-        self.idle_count = 0;
-        self.idle.iter_mut().flat_map(std::mem::take).collect()
-    }
-
-    fn put_idle(&mut self, mut server: Box<Server>) {
-        let list = server.worker % self.idle.len();
-        server.idle_since = self.now;
-        self.idle[list].push(server);
-        self.idle_count += 1;
     }
 
     /// The next to be served: the oldest, or one of the first few on the connection's own worker if the oldest is young.
@@ -543,26 +546,5 @@ impl Inner {
             }
         }
         self.waiting.pop_front()
-    }
-
-    fn expired(&mut self) -> Vec<Box<Server>> {
-        let (now, mut gone) = (self.now, Vec::new());
-        let mut surplus = self.idle_count.saturating_sub(self.limits.min_size);
-        for list in &mut self.idle {
-            let mut index = 0;
-            while index < list.len() {
-                let idle = now.saturating_duration_since(list[index].idle_since);
-                let idle_out = surplus > 0 && self.limits.idle_timeout.is_some_and(|limit| idle >= limit);
-                let aged = self.limits.lifetime.is_some_and(|limit| list[index].age(now) >= limit);
-                if idle_out || aged {
-                    gone.push(list.remove(index));
-                    surplus = surplus.saturating_sub(1);
-                    self.idle_count -= 1;
-                } else {
-                    index += 1;
-                }
-            }
-        }
-        gone
     }
 }

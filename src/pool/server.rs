@@ -28,7 +28,8 @@ pub struct Server {
     pub(super) worker: usize,
     /// The pool's epoch when it was opened.
     pub(super) epoch: u64,
-    pub(super) idle_since: Instant,
+    /// Unique for the life of the process, from 1.
+    pub(super) number: u64,
     born: Instant,
 }
 
@@ -95,7 +96,13 @@ impl Server {
     ) -> Self {
         let now = Instant::now();
         let target = Arc::new(CancelTarget { connector, key: upstream.key.clone() });
-        Self { stream, upstream, gate: Arc::default(), target, worker, epoch, idle_since: now, born: now }
+        Self { stream, upstream, gate: Arc::default(), target, worker, epoch, number: 0, born: now }
+    }
+
+    /// Tells it from every other that was ever open.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     pub(super) fn age(&self, now: Instant) -> Duration {

@@ -147,11 +147,9 @@ impl Session {
             for name in &statement.settings {
                 self.touch(name);
             }
-            if statement.effects.any(Effects::SEQUENCE) {
-                self.pins.sequence |= statement.functions.iter().any(|f| matches!(&*f.name, "currval" | "lastval"));
-            }
         }
         self.pins.load |= effects.any(Effects::LOAD);
+        self.pins.sequence |= effects.any(Effects::CURRVAL);
         if effects.any(Effects::DDL | Effects::TEMPORARY) {
             // Until others see it, and for as long as there are temporary objects, names may mean something else to this session.
             self.scope.own = self.shared.registry.unique();
@@ -368,7 +366,7 @@ impl Session {
                 self.pins = Pins {
                     seed: self.pins.seed,
                     load: self.effects.any(Effects::LOAD),
-                    sequence: self.effects.any(Effects::SEQUENCE),
+                    sequence: self.effects.any(Effects::CURRVAL),
                     ..Pins::default()
                 };
                 self.settings = Arc::clone(&self.baseline);

@@ -351,6 +351,8 @@ impl Effects {
     /// A setting of the session may change under a name that neither the text nor a bound value shows: no question to a
     /// server finds a custom one.
     pub const COMPUTED_SETTING: Self = Self(1 << 19);
+    /// currval, lastval: tells what this session's nextval gave.
+    pub const CURRVAL: Self = Self(1 << 20);
 
     /// Both sets together.
     #[must_use]

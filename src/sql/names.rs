@@ -10,7 +10,8 @@ use super::analysis::Effects;
 /// `set_config` and `current_setting` depend on their arguments: see `sketch`.
 pub(crate) fn function_effects(name: &str) -> Effects {
     match name {
-        "nextval" | "currval" | "setval" | "lastval" => Effects::SEQUENCE,
+        "nextval" | "setval" => Effects::SEQUENCE,
+        "currval" | "lastval" => Effects::SEQUENCE | Effects::CURRVAL,
         "pg_advisory_lock"
         | "pg_advisory_lock_shared"
         | "pg_try_advisory_lock"

@@ -14,6 +14,7 @@ mod login;
 mod notifiers;
 mod prepared;
 mod private;
+mod sequences;
 mod settings;
 
 use std::collections::VecDeque;
@@ -31,6 +32,7 @@ pub use notifiers::Notifiers;
 use prepared::DOUBTED;
 pub use prepared::{Prepared, PreparedSet, Reading, Registry, Scope, StatementId};
 pub use private::{Answer, Column, Private};
+pub use sequences::Sequences;
 pub use settings::{Interner, Parameters, Settings, literal, value_sql};
 
 /// Why a server connection cannot go on.
@@ -246,6 +248,8 @@ pub struct Upstream {
     pub key: CancelKey,
     /// NotificationResponse messages that came during exchanges of the gateway's own: they are the client's.
     pub overheard: BytesMut,
+    /// Whose values `currval` tells here.
+    pub sequences: Sequences,
     /// Whose notifications come from where on this server's node, and this connection's own entry there.
     notifiers: Option<(Arc<Notifiers>, Arc<AtomicU32>)>,
     expected: VecDeque<Expected>,
@@ -282,6 +286,7 @@ impl Upstream {
             parameters,
             key,
             overheard: BytesMut::new(),
+            sequences: Sequences::NONE,
             notifiers: None,
             expected: VecDeque::new(),
             unready: 0,

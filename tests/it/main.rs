@@ -23,6 +23,7 @@ mod reload;
 mod replicas;
 mod replication;
 mod reset;
+mod sequences;
 mod shards;
 mod support;
 mod tls;

@@ -1,0 +1,92 @@
+//! The server that a session would rather have: what PostgreSQL keeps in a process alone is there, or is not there yet.
+//!
+//! Invariant: `currval` and `lastval` tell a session what its own `nextval` gave, or that it called none.
+//!
+//! A session prefers the server that it used last (`pool::Wish`), and a server knows whose sequence values it holds. Once an
+//! account has asked for them, its pool keeps such a server from others while it can, and what may write begins without
+//! another's. The very first to ask is told another's of a sequence that it has not advanced itself, if it advances one in the
+//! same transaction.
+//!
+//! Deliberately absent: what else a session leaves on a server (`session::Pins`).
+
+use super::private;
+use crate::pool::{Lent, Wish};
+use crate::session::Session;
+use crate::sql::Effects;
+use crate::topology::Role;
+use crate::upstream::{ErrorReply, Sequences};
+
+/// What one session had where.
+#[derive(Debug)]
+pub(super) struct Home {
+    /// The session's number.
+    id: u64,
+    /// The server of a primary that was used last, by its number; 0: none.
+    last: u64,
+    /// The one on which the session may have advanced a sequence last, and whether it did while it holds that.
+    advanced_on: u64,
+    advancing: bool,
+    /// What is created next would make the session's temporary schema, which can be told on a server that has none yet only:
+    /// such a one is wanted (`true`), or the session has had it.
+    wants_new: Option<bool>,
+}
+
+impl Home {
+    pub(super) fn new(id: u64) -> Self {
+        Self { id, last: 0, advanced_on: 0, advancing: false, wants_new: None }
+    }
+
+    /// The server that would be best for the unit at hand.
+    #[inline]
+    pub(super) fn wish(&mut self, session: &Session) -> Wish {
+        self.advancing = false;
+        if self.wants_new == Some(true) && !session.pins.temporary {
+            self.wants_new = Some(false);
+            return Wish::New;
+        }
+        Wish::Again(if session.pins.sequence { self.advanced_on } else { self.last })
+    }
+
+    /// The settings are known anew.
+    pub(super) fn note_settings(&mut self, session: &Session) {
+        let temporary_first = |path: &str| path.trim_start_matches([' ', '"']).starts_with("pg_temp");
+        if self.wants_new.is_none() && session.settings.value("search_path").is_some_and(temporary_first) {
+            self.wants_new = Some(true);
+        }
+    }
+
+    /// The session lets go of a server.
+    #[inline]
+    pub(super) fn leaves(&mut self, lent: &Lent) {
+        if lent.pool().node.role() == Role::Primary {
+            self.last = lent.number();
+        }
+    }
+
+    /// What is about to be sent may advance a sequence.
+    #[inline]
+    pub(super) fn advances(&mut self, lent: &mut Lent) {
+        lent.upstream.sequences.advanced_by(self.id);
+        self.advanced_on = lent.number();
+        self.advancing = true;
+    }
+
+    /// Whether a server holds sequence values that the unit at hand must not be told of, or that it is better rid of.
+    #[inline]
+    pub(super) fn minds(&self, lent: &Lent, session: &Session, writes: bool) -> bool {
+        let held = lent.upstream.sequences;
+        if held == Sequences::NONE || self.advancing || held.of(self.id) && lent.number() == self.advanced_on {
+            return false;
+        }
+        // What is not known may ask as well.
+        let unknown = session.effects().any(Effects::UNKNOWN | Effects::OPAQUE);
+        session.pins.sequence || unknown || writes && lent.pool().keeps_sequences()
+    }
+}
+
+/// Makes a server forget all sequence values. `Some`: it refused.
+pub(super) async fn forget_sequences(lent: &mut Lent) -> Result<Option<ErrorReply>, private::PrivateError> {
+    let answer = private::ask(lent, "DISCARD SEQUENCES").await?;
+    lent.upstream.sequences = Sequences::NONE;
+    Ok(private::error_of(&answer))
+}

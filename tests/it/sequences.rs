@@ -1,0 +1,134 @@
+//! What `currval` and `lastval` tell: a session's own values, in transactions of their own too; never another's.
+
+use crate::support::{Gateway, Raw, database, message};
+
+/// The first value of the answer, or the SQLSTATE of the error.
+fn ask(client: &mut Raw, text: &str) -> String {
+    client.send(&message(b'Q', &[text.as_bytes(), b"\0"].concat()));
+    let answer = client.until(b'Z');
+    if let Some((_, error)) = answer.iter().find(|(tag, _)| *tag == b'E') {
+        let fields = String::from_utf8_lossy(error);
+        return fields.split('\0').find_map(|field| field.strip_prefix('C')).unwrap_or_default().to_owned();
+    }
+    let row = answer.iter().find(|(tag, _)| *tag == b'D');
+    row.map(|(_, row)| String::from_utf8_lossy(&row[6..]).into_owned()).unwrap_or_default()
+}
+
+fn prepared(label: &str) -> String {
+    let database = database(label);
+    let gateway = Gateway::start();
+    let mut owner = Raw::log_in(gateway.port, "demo", &database);
+    for step in [
+        "CREATE SEQUENCE a",
+        "CREATE SEQUENCE b START 100",
+        "CREATE TABLE t (id serial, x int)",
+        "CREATE FUNCTION told() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN currval(''a''); END'",
+    ] {
+        assert_eq!(ask(&mut owner, step), "");
+    }
+    database
+}
+
+#[test]
+fn a_session_is_told_its_own_values() {
+    let database = prepared("own_values");
+    let gateway = Gateway::setup().pool("size = 4").start();
+    let mut clients = [0, 1, 2, 3].map(|_| Raw::log_in(gateway.port, "demo", &database));
+    for client in &mut clients {
+        assert_eq!(ask(client, "SELECT 1"), "1");
+    }
+    // The pool learns with the first one that asks.
+    for client in &mut clients {
+        let one = ask(client, "SELECT nextval('a')");
+        assert_eq!(ask(client, "SELECT currval('a')"), one);
+        assert_eq!(ask(client, "DISCARD ALL"), "");
+        assert_eq!(ask(client, "SELECT currval('a')"), "55000");
+        assert_eq!(ask(client, "DISCARD ALL"), "");
+    }
+    let mut last = Vec::new();
+    for client in &mut clients {
+        last.push(ask(client, "INSERT INTO t (x) VALUES (1) RETURNING id"));
+        ask(client, "INSERT INTO t (id, x) VALUES (0, 1)");
+        assert_eq!(ask(client, "SELECT 1"), "1");
+    }
+    for (client, last) in clients.iter_mut().zip(&last) {
+        assert_eq!(&ask(client, "SELECT lastval()"), last);
+        assert_eq!(&ask(client, "SELECT currval('t_id_seq')"), last);
+        assert_eq!(ask(client, "SELECT currval('b')"), "55000");
+    }
+}
+
+#[test]
+fn nobody_is_told_anothers_values() {
+    let database = prepared("others_values");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").start();
+    let mut clients = [0, 1].map(|_| Raw::log_in(gateway.port, "demo", &database));
+    for round in 0..3 {
+        for at in [0, 1] {
+            assert_ne!(ask(&mut clients[1 - at], "SELECT nextval('a')"), "");
+            let told = ask(&mut clients[at], "SELECT nextval('b')");
+            // One server: the other's value of `a` was there a moment ago.
+            assert_eq!(ask(&mut clients[at], "SELECT currval('a')"), "55000", "round {round}");
+            assert_eq!(ask(&mut clients[at], "DISCARD ALL"), "");
+            assert_eq!(ask(&mut clients[at], "SELECT told()"), "55000", "round {round}: within a function");
+            assert_eq!(ask(&mut clients[at], "DISCARD ALL"), "");
+            assert_eq!(ask(&mut clients[at], "SELECT lastval()"), "55000", "round {round}: {told}");
+            assert_eq!(ask(&mut clients[at], "DISCARD ALL"), "");
+        }
+    }
+    // And one that never advanced anything.
+    let mut third = Raw::log_in(gateway.port, "demo", &database);
+    assert_ne!(ask(&mut clients[0], "SELECT nextval('a')"), "");
+    assert_eq!(ask(&mut third, "SELECT told()"), "55000");
+}
+
+#[test]
+fn in_a_transaction_block_as_well() {
+    let database = prepared("in_a_block");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").start();
+    let mut one = Raw::log_in(gateway.port, "demo", &database);
+    let mut other = Raw::log_in(gateway.port, "demo", &database);
+    assert_ne!(ask(&mut one, "SELECT nextval('a')"), "");
+    for asks in ["SELECT currval('a')", "SELECT lastval()", "SELECT told()"] {
+        assert_eq!(ask(&mut other, "BEGIN"), "");
+        assert_eq!(ask(&mut other, "SELECT 1 WHERE pg_backend_pid() > 0"), "1");
+        assert_eq!(ask(&mut other, asks), "55000", "{asks}");
+        assert_eq!(ask(&mut other, "ROLLBACK"), "");
+        assert_eq!(ask(&mut other, "DISCARD ALL"), "");
+        assert_ne!(ask(&mut one, "SELECT nextval('a')"), "");
+        assert_eq!(ask(&mut other, "BEGIN"), "");
+        let told = ask(&mut other, "SELECT nextval('a')");
+        assert_eq!(ask(&mut other, asks), told, "{asks}");
+        assert_eq!(ask(&mut other, "SELECT currval('b')"), "55000", "{asks}");
+        assert_eq!(ask(&mut other, "ROLLBACK"), "");
+        assert_eq!(ask(&mut other, "DISCARD ALL"), "");
+        assert_ne!(ask(&mut one, "SELECT nextval('a')"), "");
+        assert_ne!(ask(&mut one, "SELECT nextval('b')"), "");
+    }
+}
+
+#[test]
+fn a_function_that_asks_is_told_the_callers_value() {
+    let database = prepared("within_a_function");
+    let gateway = Gateway::setup().pool("size = 2").start();
+    let mut client = Raw::log_in(gateway.port, "demo", &database);
+    let mut other = Raw::log_in(gateway.port, "demo", &database);
+    let told = ask(&mut client, "SELECT nextval('a')");
+    assert_eq!(ask(&mut other, "SELECT 1"), "1");
+    assert_eq!(ask(&mut client, "SELECT told()"), told);
+}
+
+#[test]
+fn a_temporary_schema_is_made_where_there_is_none() {
+    let database = database("temporary_schema");
+    let gateway = Gateway::setup().pool("size = 1").start();
+    let mut before = Raw::log_in(gateway.port, "demo", &database);
+    assert_eq!(ask(&mut before, "CREATE TEMP TABLE t ()"), "");
+    assert_eq!(ask(&mut before, "DISCARD ALL"), "");
+    let mut client = Raw::log_in(gateway.port, "demo", &database);
+    for step in ["SET search_path TO 'pg_temp'", "BEGIN"] {
+        assert_eq!(ask(&mut client, step), "");
+    }
+    assert_eq!(ask(&mut client, "SELECT current_schema() ~ 'pg_temp'"), "t");
+    assert_eq!(ask(&mut client, "PREPARE TRANSACTION 'schema'"), "0A000", "it has made the schema");
+}
