@@ -68,7 +68,7 @@ fn assigns_transaction_id(name: &str) -> bool {
 }
 
 /// Volatile ones of PostgreSQL's own that write or signal, and whose work is done when the transaction is. `nextval` is here as
-/// well: whoever calls `currval` or `lastval` is told of its own values only.
+/// well: whoever calls `currval` or `lastval`, which are not, is told of its own values only.
 fn leaves_nothing(name: &str) -> bool {
     const PREFIXES: [&str; 8] = [
         "RI_FKey_",
@@ -83,9 +83,7 @@ fn leaves_nothing(name: &str) -> bool {
     matches!(
         name,
         "currtid2"
-            | "currval"
             | "gin_clean_pending_list"
-            | "lastval"
             | "loread"
             | "lowrite"
             | "nextval"

@@ -12,6 +12,9 @@ use super::conduct::{Outcome, called_by_name, called_inside};
 use super::queries::FunctionRow;
 use crate::sql::Effects;
 
+/// Effects of what a function runs inside that concern its callers by themselves.
+const KEPT: Effects = Effects(Effects::NODE_LOCAL.0 | Effects::CURRVAL.0);
+
 /// The functions of one database.
 #[derive(Debug)]
 pub(super) struct Functions {
@@ -58,10 +61,10 @@ impl Functions {
         self.by_name.entry(name.into()).or_default().push((schema, outcome));
     }
 
-    /// Adds one of a user's.
+    /// Adds one of a user's. Of what it runs only [`KEPT`] is told apart; the rest is in the conduct.
     pub(super) fn add(&mut self, schema: &str, name: &str, outcome: Outcome) {
         let schema = if schema == "pg_catalog" { Schema::Catalog(true) } else { Schema::Other(schema.into()) };
-        let outcome = Outcome { effects: Effects(outcome.effects.0 & Effects::NODE_LOCAL.0), ..outcome };
+        let outcome = Outcome { effects: Effects(outcome.effects.0 & KEPT.0), ..outcome };
         self.by_name.entry(name.into()).or_default().push((schema, outcome));
     }
 

@@ -1,8 +1,8 @@
 //! The drive loop: one client from its first ReadyForQuery to its end.
 //!
 //! Invariant: a server is held from a unit's decision until it has answered everything and is in no transaction, longer
-//! only for a reason with a name; it goes back clean or not at all. No statement is sent twice, but for a read that failed on
-//! a replica (`rerun`).
+//! only for a reason with a name; it goes back clean or not at all. No statement is sent twice, but for what failed by its
+//! server's own fault and had no effect (`rerun`).
 //!
 //! Deliberately absent: bytes (`pump`), what statements mean (`route`), how a server is let go (`settle`).
 
@@ -18,7 +18,7 @@ use super::context::Context;
 use super::home::{self, Home};
 use super::listen::Ear;
 use super::pump::Event;
-use super::rerun::{Rerun, UNIT_LIMIT};
+use super::rerun::{Fault, Rerun, UNIT_LIMIT};
 use super::route::{self, Asker, Route};
 use super::settle::FINISH;
 use super::trace::{self, Trace};
@@ -30,7 +30,7 @@ use crate::observe::Worker;
 use crate::policy::{Chain, Role};
 use crate::pool::Lent;
 use crate::session::{LocalAnswer, Session};
-use crate::sql::Kind;
+use crate::sql::{Effects, Kind};
 use crate::topology::{Requirement, Writes};
 use crate::upstream::ErrorReply;
 use crate::wire::TransactionStatus;
@@ -68,7 +68,7 @@ pub(super) struct Conversation {
     serial: u32,
     /// Of the cluster's published DDL, what the session's reads take into account.
     published: u64,
-    /// The read in flight, if it may run again.
+    /// The unit in flight, if it may run again.
     pub(super) rerun: Rerun,
     /// Something in flight may write: its lost answer leaves open whether it did.
     pub(super) writes_in_flight: bool,
@@ -163,7 +163,7 @@ impl Conversation {
                 Event::Settle => self.settle().await,
                 Event::Restore => self.restore().await,
                 Event::Again => self.again(None).await,
-                Event::ServerLost(reason) if self.rerun.armed() => self.again(Some(&reason)).await,
+                Event::ServerLost(reason) if self.rerun.armed().is_some() => self.again(Some(&reason)).await,
                 Event::ServerLost(reason) => self.server_lost(&reason),
                 Event::HalfClosed => {
                     self.takes_answers = false;
@@ -464,10 +464,17 @@ impl Conversation {
     }
 
     /// Gets a server, makes it the session's, sends the unit.
-    async fn begin(&mut self, mut route: Route, second: bool) -> Result<(), End> {
-        if second {
-            route.target.role = Role::Primary;
-            self.trace_reason("it failed on a replica");
+    async fn begin(&mut self, mut route: Route, second: Option<Fault>) -> Result<(), End> {
+        match second {
+            None => {}
+            Some(Fault::Replica) => {
+                route.target.role = Role::Primary;
+                self.trace_reason("it failed on a replica");
+            }
+            Some(Fault::Library) => {
+                self.home.want_new();
+                self.trace_reason("a library on the server before had reserved the name");
+            }
         }
         if self.account.mode == PoolMode::Session {
             // One server for the whole session must be one that takes everything.
@@ -496,7 +503,7 @@ impl Conversation {
                 return Ok(());
             }
         };
-        let spare = !second && !route.writes && lent.pool().node.role() == crate::topology::Role::Replica;
+        let spare = second.is_none() && !route.writes && lent.pool().node.role() == crate::topology::Role::Replica;
         self.handle.runs(&lent.gate, &lent.target);
         lent.upstream.prepared.enter(self.session.scope);
         match self.prepare(&mut lent, route.writes).await {
@@ -511,7 +518,7 @@ impl Conversation {
                 }
                 self.held = Some(lent);
                 self.release();
-                if spare && self.session.repeatable(UNIT_LIMIT).is_some() {
+                if spare && self.session.repeatable(UNIT_LIMIT, Fault::Replica.allows()).is_some() {
                     // The replica may lack what the primary has.
                     self.rerun.elsewhere();
                     return Ok(());
@@ -541,11 +548,13 @@ impl Conversation {
         self.session.report(&mut lent.upstream.parameters, &self.context.parameters);
         io::Buffers::lend(&mut lent.upstream.output);
         self.rerun.disarm();
-        if spare
+        let fault = if spare { Fault::Replica } else { Fault::Library };
+        let sets = second.is_none() && self.session.effects().any(Effects::SETTINGS);
+        if (spare || sets)
             && lent.upstream.status() == TransactionStatus::Idle
-            && let Some(unit) = self.session.repeatable(UNIT_LIMIT)
+            && let Some(unit) = self.session.repeatable(UNIT_LIMIT, fault.allows())
         {
-            self.rerun.arm(unit);
+            self.rerun.arm(unit, fault);
         }
         self.writes_in_flight = route.writes;
         if route.writes {
@@ -575,6 +584,11 @@ impl Conversation {
     async fn prepare(&mut self, lent: &mut Lent, writes: bool) -> Result<Option<ErrorReply>, private::PrivateError> {
         let syncs = &self.context.metrics.worker(self.worker).syncs;
         let mut refused = private::apply_settings(lent, &self.session.settings, syncs).await?;
+        while let Some(reply) = &refused
+            && self.session.forget_reserved(reply)
+        {
+            refused = private::apply_settings(lent, &self.session.settings, syncs).await?;
+        }
         if refused.is_some() && self.session.changes_identity_only() && self.session.forget_identity() {
             // The role that the session had taken on is gone, and the statement may be the one that lays it down.
             refused = private::apply_settings(lent, &self.session.settings, syncs).await?;

@@ -47,6 +47,11 @@ impl Home {
         Wish::Again(if session.pins.sequence { self.advanced_on } else { self.last })
     }
 
+    /// A server that has run nothing yet would be best for the unit at hand.
+    pub(super) fn want_new(&mut self) {
+        self.wants_new = Some(true);
+    }
+
     /// The settings are known anew.
     pub(super) fn note_settings(&mut self, session: &Session) {
         let temporary_first = |path: &str| path.trim_start_matches([' ', '"']).starts_with("pg_temp");

@@ -122,8 +122,8 @@ impl Conversation {
             Poll::Ready(Ok(0)) => Err(Event::ServerLost("the server closed the connection".to_owned())),
             Poll::Ready(Err(error)) => Err(Event::ServerLost(error.to_string())),
             Poll::Ready(Ok(_)) => {
-                if self.rerun.armed() {
-                    match rerun::look(&upstream.input) {
+                if let Some(fault) = self.rerun.armed() {
+                    match rerun::look(&upstream.input, fault) {
                         Look::More => return Ok(true),
                         Look::Pass => self.rerun.disarm(),
                         Look::Again | Look::Lost => return Err(Event::Again),

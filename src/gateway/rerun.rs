@@ -1,15 +1,18 @@
-//! A read that failed on a replica for the replica's own sake runs once more, on the primary (DESIGN 4.7).
+//! What failed for its server's own sake runs once more elsewhere: a read that a replica cannot answer, on the primary (DESIGN
+//! 4.7); SET of a custom setting whose prefix a library on that server has reserved, on a server that has loaded none.
 //!
-//! Invariant: only what was proven to read, outside a transaction block, alone in flight, and of which the client has seen
-//! nothing, not even a NOTICE or a ParseComplete, runs again; once.
+//! Invariant: only what was proven to read or to set, outside a transaction block, alone in flight, and of which the client has
+//! seen nothing, not even a NOTICE or a ParseComplete, runs again; once.
 //!
 //! Deliberately absent: where the second run goes (`drive`), what reads (`catalog`).
 //!
-//! Source: "Hot Standby" in PostgreSQL's documentation for what a standby refuses and cancels.
+//! Source: "Hot Standby" in PostgreSQL's documentation for what a standby refuses and cancels; `MarkGUCPrefixReserved` in
+//! `guc.c`.
 
 use bytes::BytesMut;
 
 use super::io::Buffers;
+use crate::sql::{Kind, Statement};
 use crate::wire::backend;
 use crate::wire::frame::{HEADER_LEN, backend_header};
 
@@ -24,15 +27,39 @@ const ANSWER_LIMIT: usize = 64 << 10;
 const OF_A_STANDBY: [&str; 11] =
     ["25006", "0A000", "40001", "40P01", "XX000", "58P01", "42P01", "42703", "42883", "42704", "3F000"];
 
+/// ERRCODE_INVALID_NAME: the name's prefix is reserved.
+const OF_A_LIBRARY: &str = "42602";
+
+/// What may be the server's own fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It is a replica.
+    Replica,
+    /// It has loaded a library.
+    Library,
+}
+
+impl Fault {
+    /// Which statements have no effect where they fail by it.
+    pub(super) fn allows(self) -> fn(&Statement) -> bool {
+        match self {
+            Self::Replica => |statement| matches!(statement.kind, Kind::Select | Kind::Values),
+            Self::Library => {
+                |statement| statement.kind == Kind::Set && statement.settings.iter().any(|name| name.contains('.'))
+            }
+        }
+    }
+}
+
 /// The unit in flight, as long as it may run again.
 #[derive(Debug, Default)]
 pub(super) struct Rerun {
     /// The client's own bytes.
     unit: BytesMut,
     /// Nothing of the answer has been looked at by anybody else.
-    armed: bool,
+    armed: Option<Fault>,
     /// The unit at hand has run before.
-    second: bool,
+    second: Option<Fault>,
 }
 
 /// What an answer's first bytes say.
@@ -50,47 +77,46 @@ pub(super) enum Look {
 
 impl Rerun {
     /// Keeps a copy of the unit that is about to be sent.
-    pub(super) fn arm(&mut self, unit: &[u8]) {
+    pub(super) fn arm(&mut self, unit: &[u8], fault: Fault) {
         Buffers::lend(&mut self.unit);
         self.unit.extend_from_slice(unit);
-        self.armed = true;
+        self.armed = Some(fault);
     }
 
     /// The unit in flight must not run again.
     #[inline]
     pub(super) fn disarm(&mut self) {
-        if self.armed {
-            self.armed = false;
+        if self.armed.is_some() {
+            self.armed = None;
             Buffers::take_back(&mut self.unit);
         }
     }
 
     #[inline]
-    pub(super) fn armed(&self) -> bool {
+    pub(super) fn armed(&self) -> Option<Fault> {
         self.armed
     }
 
     /// Takes the copy: from now on it is the second run.
     pub(super) fn take(&mut self) -> BytesMut {
-        self.armed = false;
-        self.second = true;
+        self.second = self.armed.take();
         std::mem::take(&mut self.unit)
     }
 
     /// The unit at hand, of which nothing was sent yet, goes to the primary.
     pub(super) fn elsewhere(&mut self) {
-        self.second = true;
+        self.second = Some(Fault::Replica);
     }
 
-    /// Whether the unit at hand is a second run; told once.
+    /// Why the unit at hand runs a second time, if it does; told once.
     #[inline]
-    pub(super) fn take_second(&mut self) -> bool {
-        std::mem::take(&mut self.second)
+    pub(super) fn take_second(&mut self) -> Option<Fault> {
+        self.second.take()
     }
 }
 
 /// Looks at what the server has sent so far of an answer.
-pub(super) fn look(input: &[u8]) -> Look {
+pub(super) fn look(input: &[u8], fault: Fault) -> Look {
     let mut pos = 0;
     while let Ok(Some(header)) = backend_header(&input[pos..]) {
         match header.tag {
@@ -99,7 +125,7 @@ pub(super) fn look(input: &[u8]) -> Look {
             }
             b'E' if header.len <= ANSWER_LIMIT => {
                 let Some(frame) = input.get(pos..pos + header.len) else { return Look::More };
-                return judge(frame);
+                return judge(frame, fault);
             }
             _ => return Look::Pass,
         }
@@ -110,13 +136,17 @@ pub(super) fn look(input: &[u8]) -> Look {
     if input.len() - pos >= HEADER_LEN { Look::Pass } else { Look::More }
 }
 
-fn judge(frame: &[u8]) -> Look {
+fn judge(frame: &[u8], fault: Fault) -> Look {
     let fields = backend::error_fields(frame);
-    let changed = fields.routine.as_deref() == Some("RevalidateCachedQuery");
+    let changed = || fields.routine.as_deref() == Some("RevalidateCachedQuery");
     let ends = matches!(fields.severity.as_str(), "FATAL" | "PANIC");
+    let of_the_server = match fault {
+        Fault::Replica => OF_A_STANDBY.contains(&&*fields.sqlstate) && !changed(),
+        Fault::Library => fields.sqlstate == OF_A_LIBRARY,
+    };
     if ends {
         Look::Lost
-    } else if !changed && OF_A_STANDBY.contains(&&*fields.sqlstate) {
+    } else if of_the_server {
         Look::Again
     } else {
         Look::Pass
@@ -152,13 +182,17 @@ mod tests {
             (heads.to_vec(), Look::More),
         ] {
             let bytes = answer(&parts);
-            assert_eq!(look(&bytes), expected, "{parts:?}");
+            assert_eq!(look(&bytes, Fault::Replica), expected, "{parts:?}");
             // However little of it is there, nothing else is said of it.
             for end in 0..bytes.len() {
-                let early = look(&bytes[..end]);
+                let early = look(&bytes[..end], Fault::Replica);
                 assert!(early == Look::More || early == expected, "{parts:?} at {end}: {early:?}");
             }
         }
-        assert_eq!(look(&[b"T\0\x10\0\0".as_slice(), &[0; 100]].concat()), Look::Pass, "an endless description");
+        let endless = [b"T\0\x10\0\0".as_slice(), &[0; 100]].concat();
+        assert_eq!(look(&endless, Fault::Replica), Look::Pass, "an endless description");
+        for (code, expected) in [("42602", Look::Again), ("25006", Look::Pass)] {
+            assert_eq!(look(&answer(&[(b'E', &error(code, "f"))]), Fault::Library), expected, "{code}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::drive::{Conversation, End};
+use super::rerun::Fault;
 use super::{io, private, route, trace};
 use crate::config::PoolMode;
 use crate::discover::Failure;
@@ -145,11 +146,14 @@ impl Conversation {
         }
     }
 
-    /// A read failed on a replica for the replica's own sake, or its connection was lost (`lost`: why), and the client knows
-    /// nothing of it: it runs on the primary.
+    /// The unit in flight failed for its server's own sake, or its connection was lost (`lost`: why), and the client knows
+    /// nothing of it: it runs elsewhere.
     pub(super) async fn again(&mut self, lost: Option<&str>) -> Result<(), End> {
         let Some(mut lent) = self.held.take() else { return Ok(()) };
-        self.counters().reruns.one();
+        match self.rerun.armed() {
+            Some(Fault::Library) => self.session.forget_effects(),
+            _ => self.counters().reruns.one(),
+        }
         self.handle.rests();
         self.chain = None;
         let lost = match lost {
@@ -165,7 +169,7 @@ impl Conversation {
             self.blame(&lent);
             let reason = lent.upstream.fatal().map_or(&*reason, |fatal| &*fatal.message);
             let node = &lent.pool().node.spec.name;
-            tracing::warn!(session = self.id, %node, reason, "a server connection was lost; the read runs again");
+            tracing::warn!(session = self.id, %node, reason, "a server connection was lost; the statement runs again");
         } else if lent.upstream.idle() && self.session.effects() == Effects::NONE {
             lent.give_back();
         }

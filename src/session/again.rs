@@ -6,20 +6,19 @@
 use bytes::BytesMut;
 
 use super::{Session, What};
-use crate::sql::Kind;
+use crate::sql::Statement;
 use crate::upstream::Receiver as _;
 use crate::wire::frame::frontend_header;
 use crate::wire::frontend;
 
 impl Session {
-    /// The bytes of the unit at hand, if they are whole, no more than `limit`, and nothing but queries.
+    /// The bytes of the unit at hand, if they are whole, no more than `limit`, and nothing but statements that are `allowed`.
     #[must_use]
-    pub fn repeatable(&self, limit: usize) -> Option<&[u8]> {
+    pub fn repeatable(&self, limit: usize, allowed: fn(&Statement) -> bool) -> Option<&[u8]> {
         let unit = &self.unit;
         if !unit.closed || !unit.opens || self.cursor > limit || self.deferred.active() {
             return None;
         }
-        let reads = |kind| matches!(kind, Kind::Select | Kind::Values);
         let plain = unit.ops.iter().all(|op| {
             let shape = match &op.what {
                 What::Query(analysis) => &analysis.shape,
@@ -32,7 +31,7 @@ impl Session {
                 What::DescribePortal | What::Execute | What::ClosePortal | What::Sync => return true,
                 _ => return false,
             };
-            shape.statements.iter().all(|statement| reads(statement.kind))
+            shape.statements.iter().all(allowed)
         });
         plain.then(|| &self.input[..self.cursor])
     }

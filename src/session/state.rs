@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use super::Session;
 use crate::sql::{Effects, Kind, Shape};
-use crate::upstream::{Answer, Interner, Parameters, Settings};
+use crate::upstream::{Answer, ErrorReply, Interner, Parameters, Settings};
+use crate::wire::backend::write_error;
 
 /// Effects after which the server is asked.
 const ASK: Effects = Effects(
@@ -226,6 +227,19 @@ impl Session {
         settings.remove("role");
         settings.remove("session_authorization");
         had
+    }
+
+    /// A server refuses to set what one of its libraries has reserved the prefix of: that is gone, with the warning that loading
+    /// the library brings (`MarkGUCPrefixReserved` in `guc.c`). Returns whether there was any.
+    pub fn forget_reserved(&mut self, refused: &ErrorReply) -> bool {
+        let named = |name: &&str| name.contains('.') && refused.message.contains(&format!("\"{name}\""));
+        let reserved = self.settings.iter().map(|(name, _)| name).find(named).map(str::to_owned);
+        let Some(name) = reserved.filter(|_| refused.sqlstate == "42602") else { return false };
+        Arc::make_mut(&mut self.settings).remove(&name);
+        Arc::make_mut(&mut self.baseline).remove(&name);
+        let message = format!("invalid configuration parameter name \"{name}\", removing it");
+        write_error(&mut self.output, b'N', "WARNING", "42602", &message, &[]);
+        true
     }
 
     /// Effects of what was sent since the last audit.

@@ -18,12 +18,13 @@ mod leaks;
 mod listen;
 mod peers;
 mod pooling;
+mod process;
 mod redefined;
 mod reload;
 mod replicas;
 mod replication;
 mod reset;
-mod sequences;
+
 mod shards;
 mod support;
 mod tls;

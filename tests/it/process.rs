@@ -1,14 +1,14 @@
-//! What `currval` and `lastval` tell: a session's own values, in transactions of their own too; never another's.
+//! What PostgreSQL keeps in a server process alone: what `currval` and `lastval` tell is a session's own, in transactions of their
+//! own too, never another's; temporary schemas and libraries that another has made or loaded are not noticed.
 
-use crate::support::{Gateway, Raw, database, message};
+use crate::support::{Gateway, Raw, database, message, sqlstate};
 
 /// The first value of the answer, or the SQLSTATE of the error.
 fn ask(client: &mut Raw, text: &str) -> String {
     client.send(&message(b'Q', &[text.as_bytes(), b"\0"].concat()));
     let answer = client.until(b'Z');
     if let Some((_, error)) = answer.iter().find(|(tag, _)| *tag == b'E') {
-        let fields = String::from_utf8_lossy(error);
-        return fields.split('\0').find_map(|field| field.strip_prefix('C')).unwrap_or_default().to_owned();
+        return sqlstate(error);
     }
     let row = answer.iter().find(|(tag, _)| *tag == b'D');
     row.map(|(_, row)| String::from_utf8_lossy(&row[6..]).into_owned()).unwrap_or_default()
@@ -131,4 +131,27 @@ fn a_temporary_schema_is_made_where_there_is_none() {
     }
     assert_eq!(ask(&mut client, "SELECT current_schema() ~ 'pg_temp'"), "t");
     assert_eq!(ask(&mut client, "PREPARE TRANSACTION 'schema'"), "0A000", "it has made the schema");
+}
+
+#[test]
+fn a_name_that_a_library_has_reserved_elsewhere_is_free() {
+    let database = database("reserved_name");
+    let gateway = Gateway::setup().pool("size = 1").weights(0, 0).start();
+    let mut before = Raw::log_in(gateway.port, "demo", &database);
+    assert_eq!(ask(&mut before, "DO $$ BEGIN END $$"), "", "this server has loaded plpgsql");
+    let mut client = Raw::log_in(gateway.port, "demo", &database);
+    assert_eq!(ask(&mut client, "SET plpgsql.no_such = on"), "");
+    assert_eq!(ask(&mut client, "SHOW plpgsql.no_such"), "on");
+    // Where the library is loaded behind its back it goes as it does where the session loads it.
+    assert_eq!(ask(&mut before, "DO $$ BEGIN END $$"), "");
+    client.send(&message(b'Q', b"SELECT 1\0"));
+    let answer = client.until(b'Z');
+    let tags: Vec<_> = answer.iter().map(|(tag, _)| char::from(*tag)).collect();
+    assert_eq!(tags, ['N', 'T', 'D', 'C', 'Z']);
+    assert_eq!(sqlstate(&answer[0].1), "42602");
+    assert_eq!(ask(&mut client, "SHOW plpgsql.no_such"), "42704");
+    // Wherever it runs, the name is wrong.
+    assert_eq!(ask(&mut client, "SET plpgsql.no-such = on"), "42601");
+    assert_eq!(ask(&mut client, "SET \"plpgsql.no-such\" = on"), "42602");
+    assert_eq!(ask(&mut client, "SELECT 1"), "1");
 }
