@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 
 use super::published::Published;
 use super::reach::{client_tls, server_address};
+use super::refused::Refused;
 use crate::auth::{Credentials, Secret};
 use crate::catalog::{Catalog, Definitions};
 use crate::config::{self, Pool as PoolConfig, PoolMode, RoleSetting};
@@ -143,6 +144,7 @@ impl Cluster {
             pool: pool.clone(),
             pools: self.topology.nodes().map(|_| OnceLock::new()).collect(),
             greetings: Mutex::default(),
+            refused: Refused::default(),
             catalog: self.catalog(dbname),
         })
     }
@@ -337,6 +339,8 @@ pub struct Account {
     pools: Box<[OnceLock<Arc<Pool>>]>,
     /// What servers report to a client that starts with these settings.
     greetings: Mutex<HashMap<Arc<Settings>, Arc<Parameters>>>,
+    /// What its replicas refused to run.
+    pub refused: Refused,
     catalog: Arc<ArcSwap<Catalog>>,
 }
 

@@ -10,7 +10,9 @@ mod monitor;
 pub mod policies;
 pub mod published;
 mod reach;
+mod refused;
 
 pub use cluster::{Account, Cluster};
 pub use live::{Live, LiveError};
 pub use reach::Peers;
+pub use refused::Refused;

@@ -466,15 +466,23 @@ impl Conversation {
     /// Gets a server, makes it the session's, sends the unit.
     async fn begin(&mut self, mut route: Route, second: Option<Fault>) -> Result<(), End> {
         match second {
-            None => {}
             Some(Fault::Replica) => {
                 route.target.role = Role::Primary;
                 self.trace_reason("it failed on a replica");
+                if self.rerun.take_writes() {
+                    route.writes = true;
+                    self.learn_refusal();
+                }
+            }
+            None if route.target.role != Role::Primary && self.was_refused() => {
+                (route.target.role, route.writes) = (Role::Primary, true);
+                self.trace_reason("a replica refused it a while ago: it writes");
             }
             Some(Fault::Library) => {
                 self.home.want_new();
                 self.trace_reason("a library on the server before had reserved the name");
             }
+            None => {}
         }
         if self.account.mode == PoolMode::Session {
             // One server for the whole session must be one that takes everything.

@@ -9,8 +9,11 @@
 //! Source: "Hot Standby" in PostgreSQL's documentation for what a standby refuses and cancels; `MarkGUCPrefixReserved` in
 //! `guc.c`.
 
+use std::time::Instant;
+
 use bytes::BytesMut;
 
+use super::drive::Conversation;
 use super::io::Buffers;
 use crate::sql::{Kind, Statement};
 use crate::wire::backend;
@@ -60,6 +63,8 @@ pub(super) struct Rerun {
     armed: Option<Fault>,
     /// The unit at hand has run before.
     second: Option<Fault>,
+    /// And it writes.
+    writes: bool,
 }
 
 /// What an answer's first bytes say.
@@ -108,10 +113,37 @@ impl Rerun {
         self.second = Some(Fault::Replica);
     }
 
+    /// The replica that the copy was sent to has answered with this.
+    pub(super) fn note_error(&mut self, sqlstate: &str) {
+        // ERRCODE_READ_ONLY_SQL_TRANSACTION
+        self.writes = self.armed == Some(Fault::Replica) && sqlstate == "25006";
+    }
+
+    /// Whether the unit at hand runs a second time because it writes; told once.
+    pub(super) fn take_writes(&mut self) -> bool {
+        std::mem::take(&mut self.writes)
+    }
+
     /// Why the unit at hand runs a second time, if it does; told once.
     #[inline]
     pub(super) fn take_second(&mut self) -> Option<Fault> {
         self.second.take()
+    }
+}
+
+impl Conversation {
+    /// The unit at hand goes to the primary at once from now on, whoever of the account sends it.
+    pub(super) fn learn_refusal(&mut self) {
+        for shape in self.session.shapes() {
+            self.account.refused.add(shape.fingerprint, Instant::now());
+        }
+    }
+
+    /// Whether the unit at hand was found to write where it should only read.
+    #[inline]
+    pub(super) fn was_refused(&self) -> bool {
+        let refused = &self.account.refused;
+        refused.any() && self.session.shapes().any(|shape| refused.holds(shape.fingerprint, Instant::now()))
     }
 }
 

@@ -159,7 +159,10 @@ impl Conversation {
         let lost = match lost {
             Some(reason) => Some(reason.to_owned()),
             None => match net::timeout(FINISH, private::hear_out(&mut lent)).await {
-                Ok(Ok(_)) => None,
+                Ok(Ok(answer)) => {
+                    self.rerun.note_error(&private::error_of(&answer).map_or_else(String::new, |reply| reply.sqlstate));
+                    None
+                }
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(_) => Some("the server did not end its answer".to_owned()),
             },

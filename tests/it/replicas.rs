@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::SimpleQueryMessage::Row;
 
-use crate::support::{Gateway, database, direct, eventually};
+use crate::support::{Gateway, database, direct, eventually, succeed, tool};
 
 const WHERE: &str = "SELECT current_setting('cluster_name')";
 
@@ -210,8 +210,29 @@ async fn a_read_that_a_replica_cannot_answer_runs_on_the_primary() {
     assert_eq!(failed("SELECT n FROM u").await, "0A000");
     client.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(reruns(), before);
+    // What writes although it is declared to read is refused with 25006, once: then it is known.
+    primary
+        .psql("demo", "CREATE ROLE chief SUPERUSER LOGIN; CREATE SEQUENCE seq; GRANT ALL ON SEQUENCE seq TO demo")
+        .unwrap();
+    let hidden = "CREATE FUNCTION hidden(regclass) RETURNS bigint STABLE STRICT LANGUAGE internal AS 'nextval_oid'";
+    succeed(tool("psql").args([&*gateway.url_for("chief", "demo"), "-c", hidden]));
+    cluster.wait_replayed().unwrap();
+    eventually("the function is known", || {
+        let before = reruns();
+        gateway.query("demo", "SELECT hidden('seq')");
+        reruns() > before
+    });
+    let before = reruns();
+    for value in 1..=3 {
+        let sql = format!("SELECT hidden('seq') - {value} > 0");
+        assert_eq!(gateway.query("demo", &sql), "t", "{sql}");
+    }
+    assert_eq!(reruns(), before + 1, "the first of them teaches");
+    assert_eq!(node().await, "r1");
+    let before = reruns();
     // It fails on the primary as well, once.
     assert_eq!(failed("SELECT n FROM nowhere").await, "42P01");
+    assert_eq!(reruns(), before + 1);
     assert_eq!(node().await, "r1");
 }
 
