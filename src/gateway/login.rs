@@ -342,6 +342,7 @@ pub(super) fn connect_refusal(error: &CheckoutError) -> ErrorReply {
                 message: fields.message.clone(),
                 hint: fields.hint.clone(),
                 routine: fields.routine.clone(),
+                verbatim: None,
             };
         }
         return ErrorReply::fatal("08001", error.to_string());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::io;
 use crate::observe::Counter;
 use crate::pool::{Lent, Server};
-use crate::upstream::{Answer, Error, ErrorReply, Prepared, Private, Settings};
+use crate::upstream::{Answer, Error, ErrorReply, Prepared, Private, Settings, value_sql};
 use crate::wire::{TransactionStatus, backend};
 
 /// Why a private exchange failed: the connection is lost.
@@ -63,8 +63,9 @@ async fn complete(lent: &mut Lent, mut private: Private) -> Result<Answer, Priva
     }
 }
 
-/// Prepares statements that clients know the result of. `Some`: one cannot be prepared any more, or would return something else;
-/// PostgreSQL refuses such a statement with the same words (`RevalidateCachedQuery` in `plancache.c`).
+/// Prepares statements that clients know: with the result that they were told of, and with constants that mean what they meant
+/// when they were prepared first. `Some`: one cannot be prepared any more, or would return something else; PostgreSQL refuses such
+/// a statement with the same words (`RevalidateCachedQuery` in `plancache.c`).
 ///
 /// Not cancel-safe, as [`ask`].
 pub(super) fn confirm<'a>(
@@ -73,26 +74,79 @@ pub(super) fn confirm<'a>(
     settings: &'a Arc<Settings>,
 ) -> Pin<Box<dyn Future<Output = Result<Option<ErrorReply>, PrivateError>> + Send + 'a>> {
     Box::pin(async move {
-        let private = Private::describe(&mut lent.upstream, statements, settings);
-        let answer = complete(lent, private).await?;
-        if let Some(refused) = error_of(&answer) {
-            return Ok(Some(refused));
+        let (misread, plain): (Vec<_>, Vec<_>) =
+            statements.iter().cloned().partition(|statement| statement.is_misread(settings));
+        for one in misread.chunks(1) {
+            if let Some(refused) = confirm_as_read(lent, one, settings).await? {
+                return Ok(Some(refused));
+            }
         }
-        let changed: Vec<_> = statements
-            .iter()
-            .zip(&answer.described)
-            .filter(|(statement, shape)| !statement.learn_columns(shape))
-            .map(|(statement, _)| Arc::clone(statement))
-            .collect();
-        if changed.is_empty() {
-            return Ok(None);
-        }
-        lent.upstream.mark_outdated();
-        let private = Private::close(&mut lent.upstream, &changed);
-        complete(lent, private).await?;
-        let changed = ErrorReply::error("0A000", "cached plan must not change result type");
-        Ok(Some(changed.routine("RevalidateCachedQuery")))
+        if plain.is_empty() { Ok(None) } else { confirm_now(lent, &plain, settings).await }
     })
+}
+
+/// The same for one whose constants would mean something else under the settings at hand: it is prepared under those that it
+/// was read under, which hold no longer than that, whatever becomes of the client's transaction.
+async fn confirm_as_read(
+    lent: &mut Lent,
+    statement: &[Arc<Prepared>],
+    settings: &Arc<Settings>,
+) -> Result<Option<ErrorReply>, PrivateError> {
+    let set: Vec<String> = statement
+        .iter()
+        .flat_map(|statement| statement.constants(settings))
+        .map(|(name, value)| {
+            let value = value.map_or_else(|| "NULL".into(), value_sql);
+            format!("pg_catalog.set_config('{name}',{value},true)")
+        })
+        .collect();
+    let set = format!("SELECT {}", set.join(","));
+    let (begin, end) = if lent.upstream.status() == TransactionStatus::Idle {
+        (["BEGIN ISOLATION LEVEL READ COMMITTED", &set], &["ROLLBACK"][..])
+    } else {
+        (["SAVEPOINT pm_", &set], &["ROLLBACK TO pm_", "RELEASE pm_"][..])
+    };
+    let private = Private::run(&mut lent.upstream, &begin);
+    let begun = complete(lent, private).await?;
+    let mut refused = error_of(&begun).map(|refused| verbatim(refused, &begun));
+    if refused.is_none() {
+        refused = confirm_now(lent, statement, settings).await?;
+    }
+    let private = Private::run(&mut lent.upstream, end);
+    let ended = complete(lent, private).await?;
+    Ok(refused.or_else(|| error_of(&ended)))
+}
+
+/// The same under the settings at hand.
+async fn confirm_now(
+    lent: &mut Lent,
+    statements: &[Arc<Prepared>],
+    settings: &Arc<Settings>,
+) -> Result<Option<ErrorReply>, PrivateError> {
+    let private = Private::describe(&mut lent.upstream, statements, settings);
+    let answer = complete(lent, private).await?;
+    if let Some(refused) = error_of(&answer) {
+        return Ok(Some(verbatim(refused, &answer)));
+    }
+    let changed: Vec<_> = statements
+        .iter()
+        .zip(&answer.described)
+        .filter(|(statement, shape)| !statement.learn_columns(shape))
+        .map(|(statement, _)| Arc::clone(statement))
+        .collect();
+    if changed.is_empty() {
+        return Ok(None);
+    }
+    lent.upstream.mark_outdated();
+    let private = Private::close(&mut lent.upstream, &changed);
+    complete(lent, private).await?;
+    let changed = ErrorReply::error("0A000", "cached plan must not change result type");
+    Ok(Some(changed.routine("RevalidateCachedQuery")))
+}
+
+/// A refusal of the client's own text, as the server put it.
+fn verbatim(refused: ErrorReply, answer: &Answer) -> ErrorReply {
+    ErrorReply { verbatim: answer.error.clone().map(Box::new), ..refused }
 }
 
 /// How often a question is asked that cancel requests hit.

@@ -12,7 +12,9 @@ use smallvec::SmallVec;
 
 use super::{Op, Session, Unit, What};
 use crate::sql::{Analysis, Effects, Kind};
-use crate::upstream::{ErrorReply, Expected, Prepared, Reading, Receiver as _, Replaced, Show, StatementId, Upstream};
+use crate::upstream::{
+    ErrorReply, Expected, Prepared, Private, Reading, Receiver as _, Replaced, Show, StatementId, Upstream,
+};
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::{TransactionStatus, frontend};
 
@@ -30,8 +32,8 @@ pub struct Forwarded {
 }
 
 impl Session {
-    /// The named statements that the unit is about to use, that clients know the result of and that `up` may see otherwise:
-    /// they must be asked for first. Not those that the client itself parses or is told of anew, and none within a group, which a
+    /// The named statements that the unit is about to use and that `up` may see otherwise than clients know them: they must be
+    /// asked for first. Not those that the client itself parses or is told of anew, and none within a group, which a
     /// question would end.
     #[must_use]
     pub fn doubtful(&self, up: &Upstream) -> SmallVec<[Arc<Prepared>; 2]> {
@@ -44,7 +46,8 @@ impl Session {
             let told = || ops.get(at + 1).is_some_and(|next| matches!(next.what, What::DescribePortal));
             let statement = match &op.what {
                 What::Bind { statement: Some(statement) }
-                    if !told() && up.prepared.doubts(statement, &self.settings) =>
+                    if up.prepared.misreads(statement, &self.settings)
+                        || !told() && up.prepared.doubts(statement, &self.settings) =>
                 {
                     statement
                 }
@@ -387,7 +390,7 @@ impl Session {
     /// else's.
     fn keep_foreign(&mut self, up: &mut Upstream, rewrite: &mut Rewrite<'_>, name: &[u8]) {
         let held = up.prepared.named(name);
-        let may_be_ours = held.is_some() || name.starts_with(b"pm_") && up.unready() > 0;
+        let may_be_ours = held.is_some() || name == Private::NAME || name.starts_with(b"pm_") && up.unready() > 0;
         if !(may_be_ours || name.is_empty() && !self.pins.large_unnamed) {
             return;
         }

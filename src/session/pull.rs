@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::Buf;
 
 use super::{Op, Session, Unit, What};
-use crate::sql::Kind;
-use crate::upstream::{Copy, Prepared, Reading, Replaced};
+use crate::sql::{Effects, Kind, Shape};
+use crate::upstream::{Copy, Prepared, Reading, Replaced, has_constants, makes_constants};
 use crate::wire::frame::{HEADER_LEN, cstr, frontend_header};
 use crate::wire::{Header, Malformed, frontend};
 
@@ -281,12 +281,31 @@ impl Session {
                 return Ok(What::RefusedParse(Box::new(reply)));
             }
         }
-        let reading = Reading { scope: self.scope, settings: Some(&self.settings) };
+        let mut scope = self.scope;
+        if has_constants(parse.text) && self.may_make_constants() {
+            // What they are made under is not known.
+            scope.own = shared.registry.unique();
+        }
+        let reading = Reading { scope, settings: Some(&self.settings) };
         let statement = shared.registry.share(parse.text, parse.types, reading, analyze);
         if !duplicate {
             self.statements.insert(parse.name, &statement);
         }
         Ok(What::Parse { statement, named: true, duplicate, replaced: Replaced::Nothing })
+    }
+
+    /// Whether something since the server was last asked about settings, the unit before the message at hand included, may have
+    /// changed what constants mean.
+    fn may_make_constants(&self) -> bool {
+        const ANY: Effects = Effects(Effects::ALL_SETTINGS.0 | Effects::OPAQUE.0 | Effects::UNKNOWN.0);
+        let makes = |shape: &Shape| {
+            let mut names = shape.statements.iter().flat_map(|statement| &statement.settings);
+            shape.effects.any(ANY) || names.any(|name| makes_constants(name))
+        };
+        let bound = |op: &Op| matches!(&op.what, What::Bind { statement: Some(one) } if makes(&one.analysis.shape));
+        self.effects.any(ANY)
+            || self.touched.iter().any(|name| makes_constants(name))
+            || self.unit.ops.iter().any(bound)
     }
 
     /// The unnamed statement, which is about to be another.

@@ -155,6 +155,9 @@ impl Upstream {
     fn needed(&self, header: Header, frame: &[u8]) -> (usize, bool) {
         match header.tag {
             b'T' | b't' if header.len <= DESCRIPTION_LIMIT && self.describes() => (header.len, false),
+            b'N' if matches!(self.expected.front(), Some(Expected::Parse { show: Show::Hide, .. })) => {
+                (header.len, false)
+            }
             // The contents do not matter and may be large.
             b'T' | b't' | b'V' | b'N' | b'G' | b'H' | b'W' => (HEADER_LEN, true),
             b'E' if header.len <= OUTDATED_LIMIT => (header.len, false),
@@ -188,6 +191,8 @@ impl Upstream {
     fn judge<R: Receiver>(&mut self, header: Header, frame: &[u8], to: &mut R) -> Result<Verdict, Error> {
         match (header.tag, self.expected.front()) {
             (b'S', _) => self.parameter(frame, to),
+            // The client has been told when it prepared the statement.
+            (b'N', Some(Expected::Parse { show: Show::Hide, .. })) => Ok(Verdict::Drop),
             (b'N', _) => Ok(Verdict::Keep),
             (b'A', _) => self.notification(frame, to),
             (b'E', _) => Ok(self.error(frame, to)),

@@ -30,7 +30,7 @@ pub use deliver::Receiver;
 pub use login::{Login, LoginError, LoginStep};
 pub use notifiers::Notifiers;
 use prepared::DOUBTED;
-pub use prepared::{Prepared, PreparedSet, Reading, Registry, Scope, StatementId};
+pub use prepared::{Prepared, PreparedSet, Reading, Registry, Scope, StatementId, has_constants, makes_constants};
 pub use private::{Answer, Column, Private};
 pub use sequences::Sequences;
 pub use settings::{Interner, Parameters, Settings, literal, value_sql};
@@ -72,12 +72,15 @@ pub struct ErrorReply {
     pub hint: Option<String>,
     /// The server's function that says so; drivers know some errors by it, whatever the language of the message.
     pub routine: Option<String>,
+    /// A server's ErrorResponse, which says all that and more.
+    pub verbatim: Option<Box<BytesMut>>,
 }
 
 impl ErrorReply {
     /// An ERROR.
     pub fn error(sqlstate: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { severity: "ERROR", sqlstate: sqlstate.into(), message: message.into(), hint: None, routine: None }
+        let (sqlstate, message) = (sqlstate.into(), message.into());
+        Self { severity: "ERROR", sqlstate, message, hint: None, routine: None, verbatim: None }
     }
 
     /// A FATAL: the connection ends after it.
@@ -101,6 +104,10 @@ impl ErrorReply {
 
     /// Appends the ErrorResponse.
     pub fn write(&self, out: &mut BytesMut) {
+        if let Some(frame) = &self.verbatim {
+            out.extend_from_slice(frame);
+            return;
+        }
         let more = [(b'H', self.hint.as_deref()), (b'R', self.routine.as_deref())];
         crate::wire::backend::write_error(out, b'E', self.severity, &self.sqlstate, &self.message, &more);
     }

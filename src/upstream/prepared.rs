@@ -3,12 +3,16 @@
 //!
 //! Invariant: a [`StatementId`] stands for one text, one list of types and one [`Reading`] for the life of the process, so
 //! that a name made from it never means two things on a server: PostgreSQL refuses a statement whose result would have
-//! other columns than when it was parsed ("cached plan must not change result type").
+//! other columns than when it was parsed ("cached plan must not change result type"). Its constants mean what they meant to
+//! the client that parsed it, whatever has been set since ([`Prepared::misread`]).
+//!
+//! Approximate: PostgreSQL reads constants anew after DDL on what the statement names; here that happens on no server that
+//! still holds it.
 //!
 //! Deliberately absent: clients' names for statements (`session`).
 
 use std::collections::HashMap;
-use std::hash::BuildHasher as _;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -44,6 +48,10 @@ pub struct Prepared {
     pub analysis: Analysis,
     /// The first client's reading of it; nothing for a statement that is not shared.
     reading: (Schema, Names),
+    /// Values of [`CONSTANTS`] under which it was read first; nothing for a text to which they do not matter.
+    constants: Settings,
+    /// Whether they matter.
+    constant: bool,
     /// What servers said of it when it was described first.
     described: Described,
     /// Where a Parse of it succeeded, the latest last.
@@ -79,6 +87,45 @@ type Names = [Option<Box<[u8]>>; 3];
 
 /// Settings that say which schemas names are looked up in.
 const NAMING: [&str; 3] = ["search_path", "role", "session_authorization"];
+
+/// Settings that say what a text's characters are.
+const CHARACTERS: [&str; 3] = ["backslash_quote", "client_encoding", "standard_conforming_strings"];
+
+/// Settings that say what a text's constants are, those of [`CHARACTERS`] included: values are made of them when a text is
+/// prepared.
+const CONSTANTS: [&str; 11] = [
+    "array_nulls",
+    "backslash_quote",
+    "client_encoding",
+    "datestyle",
+    "intervalstyle",
+    "lc_monetary",
+    "standard_conforming_strings",
+    "timezone",
+    "timezone_abbreviations",
+    "transform_null_equals",
+    "xmloption",
+];
+
+/// Whether a setting may change what a prepared text's constants mean.
+#[must_use]
+pub fn makes_constants(setting: &str) -> bool {
+    CONSTANTS.iter().any(|name| setting.eq_ignore_ascii_case(name))
+}
+
+/// Whether [`CONSTANTS`] matter to a text: it has a string in it, a comparison with NULL, or a character beyond ASCII.
+#[must_use]
+pub fn has_constants(text: &[u8]) -> bool {
+    let dollar = |pair: &[u8]| pair[0] == b'$' && !pair[1].is_ascii_digit();
+    let null = |word: &[u8]| word.eq_ignore_ascii_case(b"null");
+    text.iter().any(|byte| *byte == b'\'' || !byte.is_ascii())
+        || text.windows(2).any(dollar)
+        || text.windows(4).any(null)
+}
+
+fn constants(settings: Option<&Settings>) -> impl Iterator<Item = (&str, &[u8])> {
+    settings.into_iter().flat_map(Settings::iter).filter(|(name, _)| CONSTANTS.contains(name))
+}
 
 impl Reading<'_> {
     fn schema(&self) -> Schema {
@@ -146,6 +193,21 @@ impl Prepared {
     #[must_use]
     pub fn is_read_under(&self, scope: Scope) -> bool {
         self.reading.0.0 == scope.schema
+    }
+
+    /// Whether a Parse under `settings` would give its constants another meaning.
+    #[must_use]
+    pub fn is_misread(&self, settings: &Settings) -> bool {
+        self.constant && self.is_shared() && !self.constants.iter().eq(constants(Some(settings)))
+    }
+
+    /// What must be set for a Parse to give its constants their meaning, with the values; `None`: as it is for a session that has
+    /// set nothing. Where names mean something else now, PostgreSQL makes its constants anew.
+    pub fn constants(&self, settings: &Settings) -> impl Iterator<Item = (&'static str, Option<&[u8]>)> {
+        let same_names = Reading { settings: Some(settings), ..Reading::default() }.names()
+            == self.reading.1.each_ref().map(Option::as_deref);
+        let names = if same_names { &CONSTANTS[..] } else { &CHARACTERS[..] };
+        names.iter().map(|name| (*name, self.constants.bytes(name)))
     }
 
     /// A ParameterDescription of it came, whole.
@@ -227,7 +289,7 @@ struct List {
 impl Registry {
     /// A statement of its own, not shared: for unnamed statements, which live shortly.
     pub fn single(&self, text: &[u8], types: &[u8], analysis: Analysis) -> Arc<Prepared> {
-        Arc::new(self.make(text, types, Reading::default(), analysis, None))
+        Arc::new(self.make(text, types, Reading::default(), false, analysis, None))
     }
 
     fn make(
@@ -235,13 +297,17 @@ impl Registry {
         text: &[u8],
         types: &[u8],
         reading: Reading<'_>,
+        constant: bool,
         analysis: Analysis,
         listed: Option<Listed>,
     ) -> Prepared {
         let id = StatementId(self.next.fetch_add(1, Ordering::Relaxed));
+        let mut held = Settings::default();
+        constants(reading.settings.filter(|_| constant)).for_each(|(name, value)| held.set(name, value));
         let reading = (reading.schema(), reading.names().map(|value| value.map(Box::from)));
         let (described, proven) = (Described::default(), Mutex::default());
-        Prepared { id, text: text.into(), types: types.into(), analysis, reading, described, proven, listed }
+        let (text, types) = (text.into(), types.into());
+        Prepared { id, text, types, analysis, reading, constants: held, constant, described, proven, listed }
     }
 
     /// The shared statement of this text and these types, read like this.
@@ -256,17 +322,25 @@ impl Registry {
         let mut others: SmallVec<[Arc<Prepared>; 1]> = SmallVec::new();
         let mut list = self.list.lock();
         let names = reading.names();
-        let hash = list.hasher.hash_one((types, text, reading.schema(), names));
+        let constant = has_constants(text);
+        let settings = reading.settings.filter(|_| constant);
+        let hash = {
+            let mut hasher = list.hasher.build_hasher();
+            (types, text, reading.schema(), names).hash(&mut hasher);
+            constants(settings).for_each(|pair| pair.hash(&mut hasher));
+            hasher.finish()
+        };
         for held in list.by_hash.get(&hash).into_iter().flatten().filter_map(Weak::upgrade) {
             let (schema, held_names) = &held.reading;
             let alike = *schema == reading.schema() && held_names.each_ref().map(Option::as_deref) == names;
+            let alike = alike && held.constants.iter().eq(constants(settings));
             if alike && *held.text == *text && *held.types == *types {
                 return held;
             }
             others.push(held);
         }
         let listed = Listed { list: Arc::downgrade(&self.list), hash };
-        let made = Arc::new(self.make(text, types, reading, analysis(), Some(listed)));
+        let made = Arc::new(self.make(text, types, reading, constant, analysis(), Some(listed)));
         list.by_hash.entry(hash).or_default().push(Arc::downgrade(&made));
         made
     }
@@ -338,12 +412,18 @@ impl PreparedSet {
     #[must_use]
     pub fn doubts(&self, statement: &Prepared, settings: &Arc<Settings>) -> bool {
         if !statement.is_described() || !statement.is_shared() {
-            return false;
+            return self.misreads(statement, settings);
         }
         match self.held.get(&statement.id) {
             Some(held) => held.changed || held.sent_in == Some(DOUBTED),
-            None => !(self.crowded && statement.is_proven(self.scope, settings)),
+            None => !(self.crowded && statement.is_proven(self.scope, settings)) || statement.is_misread(settings),
         }
+    }
+
+    /// Whether this server lacks the statement, and would give its constants another meaning.
+    #[must_use]
+    pub fn misreads(&self, statement: &Prepared, settings: &Settings) -> bool {
+        statement.constant && !self.held.contains_key(&statement.id) && statement.is_misread(settings)
     }
 
     /// Whether a description of it is worth looking into: the first since it was parsed here.

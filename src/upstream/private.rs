@@ -53,11 +53,47 @@ impl Receiver for Private {
 }
 
 impl Private {
+    /// The name of a statement, and of its portal, that runs in an exchange of the gateway's own.
+    pub const NAME: &[u8] = b"pm_";
+
     /// Sends `sql` as a simple query.
     pub fn query(upstream: &mut Upstream, sql: &(impl AsRef<[u8]> + ?Sized)) -> Self {
         let mut private = Self::default();
         frontend::write_query(&mut upstream.output, sql.as_ref());
         upstream.expect(Expected::Query, &mut private);
+        private
+    }
+
+    /// Runs statements that return no more than a row, one after the other. Unlike [`Private::query`] it leaves the unnamed
+    /// statement and the unnamed portal as they are, and may be begun inside a transaction of the client's.
+    pub fn run(upstream: &mut Upstream, texts: &[&str]) -> Self {
+        let mut private = Self::default();
+        let to = &mut private;
+        let close = |upstream: &mut Upstream, to: &mut Self, kind| {
+            frontend::write_target(&mut upstream.output, b'C', kind, Self::NAME);
+            upstream.expect(Expected::Close { statement: None, show: Show::Hide }, to);
+        };
+        for text in texts {
+            // One that failed was left.
+            close(upstream, to, b'S');
+            frontend::write_parse(&mut upstream.output, Self::NAME, text.as_bytes(), &[0, 0]);
+            let (statement, client_name, replaced) = (None, None, Replaced::Nothing);
+            let parse = Expected::Parse { statement, client_name, unnamed: false, replaced, show: Show::Hide };
+            upstream.expect(parse, to);
+            // No formats, no values.
+            frontend::write_bind_head(&mut upstream.output, Self::NAME, Self::NAME, 6);
+            upstream.output.extend_from_slice(&[0; 6]);
+            upstream.expect(Expected::Bind, to);
+            frontend::frame(&mut upstream.output, b'E', |out| {
+                out.extend_from_slice(Self::NAME);
+                out.extend_from_slice(&[0; 5]);
+            });
+            upstream.expect(Expected::Execute, to);
+            close(upstream, to, b'P');
+            close(upstream, to, b'S');
+        }
+        frontend::write_sync(&mut upstream.output);
+        upstream.expect(Expected::Sync, to);
         private
     }
 

@@ -170,7 +170,8 @@ pub fn frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// What a client relies on of a RowDescription: for each column its name, NUL, then the object id of its type, its length and
-/// its modifier. Left out are the table, whose place another of the same columns may take, and the format.
+/// its modifier. Left out are the table, whose place another of the same columns may take, and the format. What is not ASCII in a
+/// name counts as one character: under another client encoding its bytes are others.
 ///
 /// # Errors
 /// Columns that do not fit the frame.
@@ -181,7 +182,14 @@ pub fn row_shape(frame: &[u8]) -> Result<Box<[u8]>, Malformed> {
     for _ in 0..u16::from_be_bytes([count[0], count[1]]) {
         let (name, tail) = cstr(rest).ok_or_else(bad)?;
         let (fields, tail) = tail.split_at_checked(18).ok_or_else(bad)?;
-        shape.extend_from_slice(name);
+        let mut before = 0;
+        for &byte in name {
+            let byte = byte.min(0x80);
+            if byte < 0x80 || before < 0x80 {
+                shape.push(byte);
+            }
+            before = byte;
+        }
         shape.push(0);
         shape.extend_from_slice(&fields[6..16]);
         rest = tail;

@@ -10,6 +10,7 @@ mod auth;
 mod bulk;
 mod cancel;
 mod clients;
+mod constants;
 mod demo;
 mod drivers;
 mod groups;

@@ -1,0 +1,152 @@
+//! What the constants of a prepared statement mean is settled when it is prepared: neither what another client has set, nor
+//! what its own client sets later, nor a change of servers gives them another meaning.
+
+use crate::support::{Gateway, Raw, database, direct, message, sqlstate};
+
+/// A setting, two of its values, a text with constants, and what it returns under each of them.
+type Case = (&'static str, [&'static str; 2], &'static [u8], [&'static str; 2]);
+
+const CASES: [Case; 7] = [
+    ("DateStyle", ["ISO, MDY", "ISO, DMY"], b"SELECT to_char(date '03/04/2020', 'DD.MM.')", ["04.03.", "03.04."]),
+    (
+        "TimeZone",
+        ["UTC", "Asia/Tokyo"],
+        b"SELECT extract(epoch FROM timestamptz '1970-01-01 00:00')::int",
+        ["0", "-32400"],
+    ),
+    ("IntervalStyle", ["postgres", "sql_standard"], b"SELECT extract(hour FROM interval '-1 2:00')::int", ["2", "-2"]),
+    ("standard_conforming_strings", ["on", "off"], b"SELECT length('\\x41')", ["4", "1"]),
+    ("client_encoding", ["UTF8", "LATIN1"], "SELECT length('\u{fc}')".as_bytes(), ["1", "2"]),
+    ("array_nulls", ["on", "off"], b"SELECT ('{null}'::text[])[1] IS NULL", ["t", "f"]),
+    ("transform_null_equals", ["off", "on"], b"SELECT (pg_backend_pid() = NULL) IS NULL", ["t", "f"]),
+];
+
+fn query(text: &str) -> Vec<u8> {
+    message(b'Q', &[text.as_bytes(), b"\0"].concat())
+}
+
+fn prepare(text: &[u8]) -> Vec<u8> {
+    [message(b'P', &[b"s\0", text, b"\0\0\0"].concat()), message(b'S', b"")].concat()
+}
+
+/// Bind and Execute, with a Describe of the portal between them as libpq sends it, or without.
+fn run(described: bool) -> Vec<u8> {
+    let describe = if described { message(b'D', b"P\0") } else { Vec::new() };
+    let bind = message(b'B', b"\0s\0\0\0\0\0\0\0");
+    [bind, describe, message(b'E', b"\0\0\0\0\0"), message(b'S', b"")].concat()
+}
+
+/// The first column of the first row.
+#[track_caller]
+fn say(client: &mut Raw, bytes: &[u8]) -> String {
+    client.send(bytes);
+    let answer = client.until(b'Z');
+    let errors: Vec<_> = answer.iter().filter(|(tag, _)| *tag == b'E').map(|(_, body)| sqlstate(body)).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    assert!(answer.iter().all(|(tag, _)| *tag != b'N'), "a notice: {answer:?}");
+    let row = answer.iter().find(|(tag, _)| *tag == b'D');
+    row.map_or_else(String::new, |(_, body)| {
+        let len = u32::from_be_bytes([body[2], body[3], body[4], body[5]]) as usize;
+        String::from_utf8_lossy(&body[6..6 + len]).into_owned()
+    })
+}
+
+/// Sees to it that the next statements of `client` run on another server than its last ones, as long as the value lives.
+fn elsewhere(client: &mut Raw, mut another: impl FnMut() -> Raw) -> Raw {
+    let server = |client: &mut Raw, begin: &str| {
+        say(client, &query(&format!("{begin}SELECT pg_backend_pid(), pg_current_xact_id()")))
+    };
+    let was = server(client, "");
+    let (mut one, mut two) = (another(), another());
+    if server(&mut one, "BEGIN; ") != was {
+        assert!(direct() || server(&mut two, "BEGIN; ") == was, "there are two servers");
+        say(&mut one, &query("COMMIT"));
+        std::mem::swap(&mut one, &mut two);
+    }
+    assert_ne!(server(client, ""), if direct() { String::new() } else { was });
+    one
+}
+
+/// Two clients prepare the same text on one server, each under settings of its own.
+#[test]
+fn what_another_client_has_set_changes_no_constant() {
+    let database = database("constants_two");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"2s\"").start();
+    for (setting, values, text, expected) in CASES {
+        let mut clients: Vec<Raw> = (0..2).map(|_| Raw::log_in(gateway.port, "demo", &database)).collect();
+        for (client, value) in clients.iter_mut().zip(values) {
+            say(client, &query(&format!("SET escape_string_warning = off; SET {setting} = '{value}'")));
+            say(client, &prepare(text));
+        }
+        for described in [false, true] {
+            for (client, expected) in clients.iter_mut().zip(expected) {
+                assert_eq!(say(client, &run(described)), expected, "{setting}, described: {described}");
+            }
+        }
+    }
+}
+
+/// A client prepares a text, sets something else, and meets a server that has never seen the text.
+#[test]
+fn what_its_own_client_sets_later_changes_no_constant() {
+    let database = database("constants_later");
+    for (setting, [before, after], text, [expected, _]) in CASES {
+        for (described, block) in [(false, false), (true, false), (false, true), (true, true)] {
+            let gateway = Gateway::setup().pool("size = 2\nquery_wait = \"2s\"").start();
+            let mut client = Raw::log_in(gateway.port, "demo", &database);
+            // The primary's, where all that matters here runs.
+            say(&mut client, &query(&format!("SET {setting} = '{before}'; SELECT pg_current_xact_id()")));
+            say(&mut client, &prepare(text));
+            say(&mut client, &query(&format!("SET {setting} = '{after}'")));
+            let _others = elsewhere(&mut client, || Raw::log_in(gateway.port, "demo", &database));
+            if block {
+                say(&mut client, &query("BEGIN; SET LOCAL work_mem = '3MB'; SELECT pg_current_xact_id()"));
+            }
+            let label = format!("{setting}, described: {described}, in a block: {block}");
+            assert_eq!(say(&mut client, &run(described)), expected, "{label}");
+            let shown = say(&mut client, &query(&format!("SHOW {setting}")));
+            assert_eq!(shown, after, "{label}");
+            if block {
+                assert_eq!(say(&mut client, &query("SHOW work_mem")), "3MB", "{label}");
+                say(&mut client, &query("COMMIT"));
+            }
+            assert_eq!(say(&mut client, &query("SHOW work_mem")), "4MB", "{label}");
+        }
+    }
+}
+
+/// One client knows a column's name in UTF-8, the other in LATIN1: both know the same column.
+#[test]
+fn a_column_has_a_name_in_each_encoding() {
+    let database = database("constants_names");
+    let gateway = Gateway::setup().pool("size = 2\nquery_wait = \"2s\"").start();
+    gateway
+        .cluster
+        .primary()
+        .psql(
+            &database,
+            "CREATE TABLE named (\"\u{fc}\u{f6} a\" int); INSERT INTO named VALUES (7); GRANT ALL ON named TO demo",
+        )
+        .unwrap();
+    let mut clients: Vec<Raw> = (0..2).map(|_| Raw::log_in(gateway.port, "demo", &database)).collect();
+    say(&mut clients[1], &query("SET client_encoding = 'LATIN1'"));
+    let describe = [message(b'D', b"Ss\0"), message(b'S', b"")].concat();
+    for client in &mut clients {
+        say(client, &prepare(b"SELECT * FROM named, pg_current_xact_id()"));
+        say(client, &describe);
+    }
+    for described in [false, true] {
+        for client in &mut clients {
+            assert_eq!(say(client, &run(described)), "7", "described: {described}");
+        }
+    }
+    // And on a server where nobody has prepared it, the other way round.
+    let _others = elsewhere(&mut clients[0], || Raw::log_in(gateway.port, "demo", &database));
+    for client in clients.iter_mut().rev() {
+        assert_eq!(say(client, &run(false)), "7");
+    }
+    // And when the client is the same one.
+    say(&mut clients[0], &query("SET client_encoding = 'LATIN1'"));
+    say(&mut clients[0], &describe);
+    assert_eq!(say(&mut clients[0], &run(false)), "7");
+}
