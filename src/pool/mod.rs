@@ -97,6 +97,8 @@ struct Inner {
     closed: bool,
     /// Raised when every connection open at that time must go: see [`Pool::recycle`].
     epoch: u64,
+    /// When [`Pool::keep_sequences`] was called last.
+    sequences_asked: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -162,6 +164,9 @@ pub struct PoolCounts {
 /// A waiter this old is served before any younger one, whatever worker the connection belongs to.
 const PATIENCE: Duration = Duration::from_millis(20);
 
+/// How long [`Pool::keep_sequences`] holds.
+const KEEPS_SEQUENCES: Duration = Duration::from_secs(600);
+
 /// How many waiters are looked at for one of the connection's own worker.
 const LOOK_AHEAD: usize = 8;
 
@@ -175,8 +180,15 @@ impl Pool {
         limits: PoolLimits,
         workers: usize,
     ) -> Arc<Self> {
-        let inner =
-            Inner { limits, idle: Idle::new(workers), open: 0, waiting: VecDeque::new(), closed: false, epoch: 0 };
+        let inner = Inner {
+            limits,
+            idle: Idle::new(workers),
+            open: 0,
+            waiting: VecDeque::new(),
+            closed: false,
+            epoch: 0,
+            sequences_asked: None,
+        };
         Arc::new(Self {
             node,
             stats: PoolStats::default(),
@@ -235,6 +247,10 @@ impl Pool {
         };
         drop(waited);
         match granted {
+            Ok(Grant::Lent(lent)) if wish == Wish::New => {
+                let permit = Permit::new(self, lent.into_server().epoch);
+                Ok(self.open(permit, worker).await?)
+            }
             Ok(Grant::Lent(lent)) => Ok(lent),
             Ok(Grant::Permit(permit)) => Ok(self.open(permit, worker).await?),
             Err(_) => Err(CheckoutError::Closed),
@@ -395,6 +411,11 @@ impl Pool {
         let expired = {
             let mut inner = self.inner.lock();
             inner.idle.now = now;
+            if inner.sequences_asked.is_some_and(|asked| now.saturating_duration_since(asked) >= KEEPS_SEQUENCES) {
+                inner.sequences_asked = None;
+                inner.idle.keeps_sequences = false;
+                self.keeps_sequences.store(false, Ordering::Relaxed);
+            }
             let PoolLimits { min_size, idle_timeout, lifetime, .. } = inner.limits;
             inner.idle.expired(min_size, idle_timeout, lifetime)
         };
@@ -451,11 +472,13 @@ impl Pool {
         self.recycle();
     }
 
-    /// Somebody asked what `currval` tells: from now on a connection that has a session's values is kept from others for a
-    /// while, if one that has none is idle or can be opened.
+    /// Somebody asked what `currval` tells: for ten minutes a connection that has a session's values is kept from others, if one
+    /// that has none is idle or can be opened.
     pub fn keep_sequences(&self) {
         self.keeps_sequences.store(true, Ordering::Relaxed);
-        self.inner.lock().idle.keeps_sequences = true;
+        let mut inner = self.inner.lock();
+        inner.sequences_asked = Some(inner.idle.now);
+        inner.idle.keeps_sequences = true;
     }
 
     /// Whether somebody did.

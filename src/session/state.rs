@@ -238,7 +238,9 @@ impl Session {
         Arc::make_mut(&mut self.settings).remove(&name);
         Arc::make_mut(&mut self.baseline).remove(&name);
         let message = format!("invalid configuration parameter name \"{name}\", removing it");
-        write_error(&mut self.output, b'N', "WARNING", "42602", &message, &[]);
+        let prefix = name.split('.').next().unwrap_or_default();
+        let detail = format!("\"{prefix}\" is now a reserved prefix.");
+        write_error(&mut self.output, b'N', "WARNING", "42602", &message, &[(b'D', Some(&detail))]);
         true
     }
 

@@ -1,7 +1,7 @@
 //! What PostgreSQL keeps in a server process alone: what `currval` and `lastval` tell is a session's own, in transactions of their
 //! own too, never another's; temporary schemas and libraries that another has made or loaded are not noticed.
 
-use crate::support::{Gateway, Raw, database, message, sqlstate};
+use crate::support::{Gateway, Raw, database, eventually, message, sqlstate};
 
 /// The first value of the answer, or the SQLSTATE of the error.
 fn ask(client: &mut Raw, text: &str) -> String {
@@ -131,6 +131,29 @@ fn a_temporary_schema_is_made_where_there_is_none() {
     }
     assert_eq!(ask(&mut client, "SELECT current_schema() ~ 'pg_temp'"), "t");
     assert_eq!(ask(&mut client, "PREPARE TRANSACTION 'schema'"), "0A000", "it has made the schema");
+}
+
+#[test]
+fn also_if_that_had_to_be_waited_for() {
+    let database = database("temporary_schema_waited");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"10s\"").start();
+    let mut before = Raw::log_in(gateway.port, "demo", &database);
+    let mut client = Raw::log_in(gateway.port, "demo", &database);
+    assert_eq!(ask(&mut client, "SET search_path TO 'pg_temp'"), "");
+    assert_eq!(ask(&mut before, "CREATE TEMP TABLE t ()"), "");
+    assert_eq!(ask(&mut client, "BEGIN"), "");
+    client.send(&message(b'Q', b"SELECT current_schema() ~ 'pg_temp'\0"));
+    eventually("it waits", || waiting(&gateway) == 1);
+    assert_eq!(ask(&mut before, "DISCARD ALL"), "");
+    assert!(client.until(b'Z').iter().any(|(tag, row)| *tag == b'D' && row.ends_with(b"t")));
+    assert_eq!(ask(&mut client, "PREPARE TRANSACTION 'schema'"), "0A000", "it has made the schema");
+}
+
+/// Sessions that wait for a server.
+fn waiting(gateway: &Gateway<'_>) -> usize {
+    let (_, metrics) = gateway.admin("/metrics").unwrap();
+    let line = metrics.lines().find_map(|line| line.strip_prefix("pointsman_sessions{state=\"waiting\"} "));
+    line.and_then(|count| count.parse().ok()).unwrap_or_default()
 }
 
 #[test]
