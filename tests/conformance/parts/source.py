@@ -123,16 +123,20 @@ def regress_library():
 
 def isolationtester():
     """The isolation suite's tester. It knows its sessions by process id; what a proxy tells at log-in is a key for cancel
-    requests, so this one asks the server for the number."""
+    requests, so this one asks the server for the number. Who notified is told by the number that was told at log-in."""
     folder = tree() / "src/test/isolation"
     text = (folder / "isolationtester.c").read_text()
-    asked, count = re.subn(r"PQbackendPID\(conns\[i\]\.conn\)",
-                           'atoi(PQgetvalue(PQexec(conns[i].conn, "SELECT pg_catalog.pg_backend_pid()"), 0, 0))', text)
-    if count != 1:
-        fail("isolationtester.c has no place where it learns a process id")
+    for place, asked in [
+        ("backend_pid = PQbackendPID(conns[i].conn)",
+         'backend_pid = atoi(PQgetvalue(PQexec(conns[i].conn, "SELECT pg_catalog.pg_backend_pid()"), 0, 0))'),
+        ("notify->be_pid == conns[i + 1].backend_pid", "notify->be_pid == PQbackendPID(conns[i + 1].conn)"),
+    ]:
+        if text.count(place) != 1:
+            fail(f"isolationtester.c does not say {place}")
+        text = text.replace(place, asked)
     source = folder / "asking_tester.c"
-    source.write_text(asked)
-    output = tree() / "isolationtester"
+    source.write_text(text)
+    output = tree() / "asking_tester"
     return compile(output, source, folder / "specparse.c", includes=[folder, tree() / "src/interfaces/libpq"], frontend=True)
 
 
