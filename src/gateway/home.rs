@@ -4,8 +4,8 @@
 //!
 //! A session prefers the server that it used last (`pool::Wish`), and a server knows whose sequence values it holds. Once an
 //! account has asked for them, its pool keeps such a server from others while it can, and what may write begins without
-//! another's. The very first to ask is told another's of a sequence that it has not advanced itself, if it advances one in the
-//! same transaction.
+//! another's. The very first to ask is told another's of a sequence that it has not advanced itself, if it has advanced one since it
+//! holds the server.
 //!
 //! Deliberately absent: what else a session leaves on a server (`session::Pins`).
 
