@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust acceptance lint fmt bench drivers conformance fuzz idle check-plugins budget prepare clean
+.PHONY: help demo test test-rust acceptance lint fmt bench drivers driver-suites conformance fuzz idle check-plugins budget prepare clean
 
 # One profile for everything, so that Wasmtime is compiled once.
 CARGO_FLAGS ?= --release --locked
@@ -44,6 +44,11 @@ drivers: ## every driver and ORM, also those that need a JDK (pgjdbc) or crates 
 	@scripts/install-missing.sh compiler postgresql drivers java
 	@cargo build --release --locked --manifest-path tests/drivers/rust/Cargo.toml --target-dir "$(CARGO_TARGET_DIR)/drivers/rust"
 	@cargo test $(CARGO_FLAGS) --test it -- --include-ignored --nocapture drivers:: $(ARGS)
+
+driver-suites: ## the drivers' own test suites through the gateway, beside a direct run; ARGS='--only asyncpg,tokio-postgres'
+	@scripts/install-missing.sh compiler postgresql
+	@cargo build $(CARGO_FLAGS) --bin pointsman
+	@tests/drivers/suites $(ARGS)
 
 lint: ## formatting, clippy, shell scripts, dependency rules
 	@cargo fmt --check

@@ -77,8 +77,8 @@ class Server:
             self.log.flush()
             fail(f"{name} failed: {pathlib.Path(self.log.name).read_text()[-2000:]}")
 
-    def psql(self, sql):
-        command = [program("psql"), "-XqAt", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", "postgres", "-c", sql]
+    def psql(self, sql, database="postgres"):
+        command = [program("psql"), "-XqAt", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database, "-c", sql]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     def create(self, database):
@@ -87,6 +87,15 @@ class Server:
         for name, value in [("lc_messages", "C"), ("lc_monetary", "C"), ("lc_numeric", "C"), ("lc_time", "C"),
                             ("bytea_output", "hex"), ("timezone_abbreviations", "Default")]:
             self.psql(f"ALTER DATABASE {database} SET {name} TO '{value}'")
+
+    def passwords(self):
+        """Roles that log in with the password `password`, by each of PostgreSQL's methods: pass_user, md5_user, scram_user."""
+        methods = {"pass": "password", "md5": "md5", "scram": "scram-sha-256"}
+        for name, method in methods.items():
+            self.psql(f"SET password_encryption = '{'md5' if name == 'md5' else 'scram-sha-256'}'; CREATE ROLE {name}_user LOGIN PASSWORD 'password'")
+        rules = self.data / "pg_hba.conf"
+        rules.write_text("".join(f"host all {name}_user all {method}\n" for name, method in methods.items()) + rules.read_text())
+        self.psql("SELECT pg_reload_conf()")
 
     def stop(self):
         self.process.send_signal(signal.SIGINT)
@@ -100,7 +109,7 @@ class Server:
 class Gateway:
     """The gateway in front of a primary and its replicas."""
 
-    def __init__(self, folder, primary, replicas, mode, pool):
+    def __init__(self, folder, primary, replicas, mode, pool, more=""):
         self.port = free_port()
         self.admin = free_port()
         self.log = folder / "gateway.log"
@@ -109,7 +118,7 @@ class Gateway:
         configuration.write_text(
             f'[server]\nlisten = ["127.0.0.1:{self.port}"]\n[admin]\nlisten = "127.0.0.1:{self.admin}"\n'
             f'[pool]\nmode = "{mode}"\nsize = {pool}\n'
-            f'[clusters.main]\nprimary = "127.0.0.1:{primary.port}"\nreplicas = [{nodes}]\n')
+            f'[clusters.main]\nprimary = "127.0.0.1:{primary.port}"\nreplicas = [{nodes}]\n{more}')
         out = open(self.log, "a")
         self.process = subprocess.Popen([binary(), "run", "--config", configuration], stdout=out, stderr=out,
                                         preexec_fn=die_with_parent)

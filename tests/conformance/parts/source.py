@@ -36,24 +36,29 @@ def version():
     return re.search(r"(\d+\.\d+)", out).group(1)
 
 
-def apt(*arguments, cwd):
-    """apt-get over lists of our own, which name source packages too; the system's stay as they are."""
-    state = CACHE / "apt"
+def apt(*arguments, cwd, release=None, wants=None):
+    """apt-get over lists of our own, which name source packages too; the system's stay as they are. With `release`, over that
+    release's source packages. What cannot be had is no failure if a file that matches `wants` came all the same."""
+    state = CACHE / (f"apt-{release}" if release else "apt")
     for folder in ("lists/partial", "cache/archives/partial"):
         (state / folder).mkdir(parents=True, exist_ok=True)
-    release = dict(line.rstrip().split("=", 1) for line in open("/etc/os-release") if "=" in line)
-    suite = release.get("VERSION_CODENAME", "").strip('"')
-    if release.get("ID") != "debian" or not suite:
+    system = dict(line.rstrip().split("=", 1) for line in open("/etc/os-release") if "=" in line)
+    suite = system.get("VERSION_CODENAME", "").strip('"')
+    if release and shutil.which("apt-get"):
+        places, kinds = [("debian", release)], ["deb-src"]
+    elif system.get("ID") == "debian" and suite:
+        places = [("debian", suite), ("debian", f"{suite}-updates"), ("debian-security", f"{suite}-security")]
+        kinds = ["deb", "deb-src"]
+    else:
         fail("fetching the suite is written for Debian; put PostgreSQL's source tree into "
              f"{CACHE}/source-{version()} by hand, and its regress.so beside it")
-    places = [("debian", suite), ("debian", f"{suite}-updates"), ("debian-security", f"{suite}-security")]
     (state / "sources.list").write_text("".join(
-        f"{kind} http://deb.debian.org/{place} {of} main\n" for place, of in places for kind in ("deb", "deb-src")))
+        f"{kind} http://deb.debian.org/{place} {of} main\n" for place, of in places for kind in kinds))
     options = [f"Dir::Etc::sourcelist={state}/sources.list", "Dir::Etc::sourceparts=/nonexistent",
                f"Dir::State::lists={state}/lists", f"Dir::Cache={state}/cache", "APT::Sandbox::User=root"]
     command = ["apt-get", "-qq"] + [word for option in options for word in ("-o", option)]
     done = subprocess.run([*command, *arguments], cwd=cwd, capture_output=True, text=True)
-    if done.returncode:
+    if done.returncode and not (wants and any(pathlib.Path(cwd).glob(wants))):
         fail(f"apt-get {' '.join(arguments)}: {done.stderr.strip()}")
 
 
