@@ -18,7 +18,7 @@ use crate::net;
 use crate::pool::Lent;
 use crate::session::Session;
 use crate::sql::Effects;
-use crate::upstream::{Copy, ErrorReply};
+use crate::upstream::{Copy, ErrorReply, Sequences};
 use crate::wire::TransactionStatus;
 
 /// How long a server that a vanished client left at work may go on before something is done about it.
@@ -302,5 +302,6 @@ async fn reset(lent: &mut Lent) -> Option<()> {
         private::ask(lent, "ROLLBACK").await.ok()?;
     }
     let answer = private::ask(lent, "DISCARD ALL").await.ok()?;
+    lent.upstream.sequences = Sequences::NONE;
     answer.error.is_none().then_some(())
 }
