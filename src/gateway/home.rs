@@ -76,15 +76,19 @@ impl Home {
         self.advancing = true;
     }
 
-    /// Whether a server holds sequence values that the unit at hand must not be told of, or that it is better rid of.
+    /// Whether a server holds sequence values that the unit at hand must not be told of, or that it is better rid of. Never
+    /// within a group: a question would end it, or take its answers away.
     #[inline]
     pub(super) fn minds(&self, lent: &Lent, session: &Session, writes: bool) -> bool {
         let held = lent.upstream.sequences;
         if held == Sequences::NONE || self.advancing || held.of(self.id) && lent.number() == self.advanced_on {
             return false;
         }
-        // What is not known may ask as well.
-        let unknown = session.effects().any(Effects::UNKNOWN | Effects::OPAQUE);
+        if !session.unit().opens {
+            return false;
+        }
+        // What is not known may ask as well, and so may what follows in the same group.
+        let unknown = session.effects().any(Effects::UNKNOWN | Effects::OPAQUE) || !session.unit().closed;
         session.pins.sequence || unknown || writes && lent.pool().keeps_sequences()
     }
 }

@@ -58,6 +58,51 @@ fn a_session_is_told_its_own_values() {
     }
 }
 
+/// What comes behind a Flush may write, but nothing can be asked there.
+#[test]
+fn behind_a_flush_no_values_are_forgotten() {
+    let database = prepared("flushed_values");
+    let gateway = Gateway::setup().pool("size = 2\nquery_wait = \"5s\"").start();
+    // The first has asked, and keeps one server.
+    let mut clients = [0, 1].map(|_| Raw::log_in(gateway.port, "demo", &database));
+    let (bind, execute) = (message(b'B', b"\0\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0"));
+    let group = |first: &[u8], second: &[u8]| {
+        let parse = |text: &[u8]| message(b'P', &[b"\0", text, b"\0\0\0"].concat());
+        let one = [parse(first), bind.clone(), execute.clone()].concat();
+        let two = [parse(second), bind.clone(), execute.clone()].concat();
+        (one, [message(b'H', b""), two, message(b'S', b"")].concat())
+    };
+    // The pool learns that values are asked for.
+    let own = ask(&mut clients[0], "SELECT nextval('a')");
+    assert_eq!(ask(&mut clients[0], "SELECT currval('a')"), own);
+    for (first, second, expected) in [
+        (&b"SELECT 1"[..], &b"SELECT nextval('b')"[..], "12DC12DCZ"),
+        (b"SELEC", b"SELECT nextval('b')", "EZ"),
+        (b"SELECT 1", b"SELECT currval('a')", "12DC12EZ"),
+    ] {
+        for together in [true, false] {
+            let mut client = Raw::log_in(gateway.port, "demo", &database);
+            eventually("the other server", || {
+                ask(&mut clients[1], "SELECT nextval('a')").parse::<u32>().is_ok_and(|value| value < 50_000)
+            });
+            let (one, two) = group(first, second);
+            let mut answer = Vec::new();
+            if together {
+                client.send(&[one, two].concat());
+            } else {
+                client.send(&[one, message(b'H', b"")].concat());
+                answer = client.until(if expected.starts_with('E') { b'E' } else { b'C' });
+                client.send(&two);
+            }
+            answer.extend(client.until(b'Z'));
+            let tags: String = answer.iter().map(|(tag, _)| char::from(*tag)).collect();
+            let errors: Vec<_> =
+                answer.iter().filter(|(tag, _)| *tag == b'E').map(|(_, body)| sqlstate(body)).collect();
+            assert_eq!(tags, expected, "{} {together} {errors:?}", String::from_utf8_lossy(second));
+        }
+    }
+}
+
 #[test]
 fn nobody_is_told_anothers_values() {
     let database = prepared("others_values");
