@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust acceptance lint fmt bench drivers driver-suites conformance fuzz idle check-plugins budget prepare clean
+.PHONY: help demo test test-rust acceptance leaks lint fmt bench drivers driver-suites conformance fuzz idle check-plugins budget prepare clean
 
 # One profile for everything, so that Wasmtime is compiled once.
 CARGO_FLAGS ?= --release --locked
@@ -49,6 +49,10 @@ driver-suites: ## the drivers' own test suites through the gateway, beside a dir
 	@scripts/install-missing.sh compiler postgresql
 	@cargo build $(CARGO_FLAGS) --bin pointsman
 	@tests/drivers/suites $(ARGS)
+
+leaks: ## the leak hunt at length: 100,000 random steps, clients beside twins on direct connections; ARGS='--seed 7 --steps 5000'
+	@scripts/install-missing.sh compiler postgresql drivers
+	@POINTSMAN_LEAKS='--steps 100000 $(ARGS)' cargo test $(CARGO_FLAGS) --test it -- --nocapture twin::
 
 lint: ## formatting, clippy, shell scripts, dependency rules
 	@cargo fmt --check

@@ -1,38 +1,46 @@
-//! The twin test: clients of the gateway beside twins on direct connections, step by step the same session.
+//! The leak hunt: clients of the gateway beside twins on direct connections, step by step the same session
+//! (`tests/twin/README.md`).
 //!
-//! `TWIN_SEED` and `TWIN_STEPS` replay a run or lengthen it; without a seed the time of day is one.
+//! In a test run it ends after 40 seconds. `POINTSMAN_LEAKS` holds arguments for a run of another length, with a seed or
+//! without: `make leaks` is that.
 
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::support::{Gateway, database, direct, driver_file, run};
 
-/// Clients, each with a twin. Every one of them may pin a server, so the pool has as many.
-const CLIENTS: usize = 4;
-
-fn number(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
-}
+const SHORT: &str = "--steps 100000 --seconds 40";
 
 #[test]
 fn every_client_sees_what_its_twin_sees() {
     if direct() {
         return;
     }
+    let long = std::env::var("POINTSMAN_LEAKS").ok();
+    let arguments: Vec<&str> = long.as_deref().unwrap_or(SHORT).split_whitespace().collect();
+    let servers = arguments.iter().position(|name| *name == "--servers").and_then(|at| arguments.get(at + 1));
+    let servers: u16 = servers.map_or(4, |text| text.parse().unwrap_or_else(|_| panic!("--servers {text}")));
     let (ours, theirs) = (database("twin_gateway"), database("twin_direct"));
-    let gateway = Gateway::setup().pool(&format!("size = {CLIENTS}")).start();
+    // One more listens for all.
+    let size = servers + 1;
+    let gateway = Gateway::setup().pool(&format!("size = {size}\nquery_wait = \"20s\"")).start();
     let primary = gateway.cluster.primary();
     let roles =
         "CREATE ROLE twin SUPERUSER LOGIN; CREATE ROLE twin_one; CREATE ROLE twin_two; CREATE ROLE \"Twin Three\";";
     primary.psql("postgres", roles).unwrap();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs());
-    let (seed, steps) = (number("TWIN_SEED", now), number("TWIN_STEPS", 1000));
-    let output = run(Command::new(driver_file("python/bin/python"))
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/twin/twin.py"))
-        .args([&gateway.url_for("twin", &ours), &format!("postgres://twin@{}/{theirs}", primary.address())])
-        .args([seed.to_string(), steps.to_string(), CLIENTS.to_string()]));
+    let mut hunt = Command::new(driver_file("python/bin/python"));
+    hunt.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/twin/hunt.py"))
+        .args(["--gateway", &format!("127.0.0.1:{}", gateway.port)])
+        .args(["--admin", &format!("127.0.0.1:{}", gateway.admin_port), "--direct", &primary.address()])
+        .args(["--databases", &format!("{ours},{theirs}")])
+        .args(&arguments);
+    if long.is_some() {
+        // It says how far it is.
+        assert!(hunt.status().unwrap().success());
+        return;
+    }
+    let output = run(&mut hunt);
     let text = String::from_utf8_lossy(&output.stdout);
     println!("{text}");
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "replay with TWIN_SEED={seed} TWIN_STEPS={steps}\n{text}\n{error}");
+    assert!(output.status.success(), "`make leaks` with that seed replays it\n{text}\n{error}");
 }
