@@ -172,6 +172,11 @@ async fn first_packets(
                 }
                 continue;
             }
+            // Not a client of PostgreSQL's, or one that gave up before it began (node-postgres says Terminate then):
+            // as PostgreSQL does, nothing is said.
+            Err(error @ Malformed::Length { .. }) => {
+                return Err((None, Refused::Silent(std::io::Error::other(error))));
+            }
             Err(error) => return Err((Some(stream), error.into())),
         };
         input.advance(len);

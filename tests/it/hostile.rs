@@ -61,6 +61,7 @@ fn start_up_packets() {
         ("version 4.0", startup(0x0004_0000, &[("user", "demo")])),
         ("HTTP", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()),
         ("TLS without asking", [&[0x16, 3, 1, 2, 0, 1, 0, 1][..], &[7; 512]].concat()),
+        ("Terminate", message(b'X', b"")),
         ("a query first", message(b'Q', b"SELECT 1\0")),
         (
             "a cancel request that is too short",
@@ -74,6 +75,10 @@ fn start_up_packets() {
         raw.close_writing();
         let answer = raw.rest();
         assert!(answer.iter().all(|(tag, _)| matches!(tag, b'E' | b'v')), "{what}: {answer:?}");
+        // A length that cannot be a start-up packet's is not answered, by PostgreSQL neither. node-postgres says Terminate when
+        // it gives up before it began, and an application that heard of an error then ended.
+        let silent = what.starts_with("length") || ["HTTP", "a query first", "Terminate"].contains(&what);
+        assert!(!silent || answer.is_empty(), "{what}: {answer:?}");
         serves(&gateway, &database);
     }
     // Asked for twice, TLS is refused twice or the connection is cut; afterwards a plain start-up still works.
