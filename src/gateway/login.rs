@@ -20,8 +20,12 @@ use crate::control::{Account, Cluster, Live};
 use crate::pool::{CheckoutError, ConnectError, Lent, Wish};
 use crate::topology::{Node, Role, Standing};
 use crate::upstream::{ErrorReply, LoginError, Parameters, Settings};
+use crate::wire::backend::write_error;
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::startup::Startup;
+
+/// `NAMEDATALEN` of PostgreSQL, less the NUL: bytes.
+const LONGEST_NAME: usize = 63;
 
 /// A client that was let in.
 pub(super) struct LoggedIn {
@@ -45,7 +49,9 @@ pub(super) async fn log_in(
         return Err(ErrorReply::fatal("28000", "no PostgreSQL user name specified in startup packet").into());
     };
     let database = startup.parameter("database").filter(|name| !name.is_empty()).unwrap_or(user);
-    let baseline = context.settings.intern(baseline(&startup)?);
+    let mut baseline = baseline(&startup)?;
+    let cut = cut_name(&mut baseline);
+    let baseline = context.settings.intern(baseline);
     let live = context.live.load_full();
     let Some((cluster, dbname)) = live.database(database) else { return Err(no_database(database).into()) };
     let place = Place { live: &live, cluster, database, dbname, user };
@@ -54,6 +60,9 @@ pub(super) async fn log_in(
     } else {
         tried_on_server(greeted, context, &place, worker, out).await?
     };
+    if let Some(name) = cut {
+        write_error(out, b'N', "NOTICE", "42622", &name, &[]);
+    }
     let reported = greeting(&account, &baseline, context, worker).await?;
     Ok(LoggedIn { account, baseline, reported })
 }
@@ -370,6 +379,15 @@ fn baseline(startup: &Startup) -> Result<Settings, ErrorReply> {
         }
     }
     Ok(settings)
+}
+
+/// Cuts a name that is too long for PostgreSQL as PostgreSQL does (`truncate_identifier`), and says what it says then: the
+/// settings are sent to a server later, or not at all if they are those that it had last.
+fn cut_name(settings: &mut Settings) -> Option<String> {
+    let name = settings.value("application_name").filter(|name| name.len() > LONGEST_NAME)?.to_owned();
+    let cut = &name[..name.floor_char_boundary(LONGEST_NAME)];
+    settings.set("application_name", cut);
+    Some(format!("identifier \"{name}\" will be truncated to \"{cut}\""))
 }
 
 /// `-c name=value`, `-cname=value` and `--name=value`, a backslash quoting the next character

@@ -1,6 +1,6 @@
 //! psql and pgbench, as people use them.
 
-use crate::support::{Gateway, database, run, run_with, succeed, tool};
+use crate::support::{Gateway, Raw, database, message, run, run_with, sqlstate, startup, succeed, tool};
 
 #[test]
 fn psql_runs_statements_scripts_and_copies() {
@@ -116,4 +116,29 @@ fn pgbench_pipelines() {
         gateway.cluster.primary().psql(&database, "SELECT sum(abalance) FROM pgbench_accounts").unwrap(),
         "1600"
     );
+}
+
+#[test]
+fn a_name_too_long_is_cut_and_said_at_log_in() {
+    let database = database("long_name");
+    let gateway = Gateway::start();
+    // 62 bytes, then a character of two: PostgreSQL cuts before it.
+    for (name, left) in [("x".repeat(65), "x".repeat(63)), (format!("{}éé", "x".repeat(62)), "x".repeat(62))] {
+        let settings = [("user", "demo"), ("database", &database), ("application_name", &name)];
+        // The second client is told from what the gateway remembers.
+        for _ in 0..2 {
+            let mut raw = Raw::connect(gateway.port);
+            raw.send(&startup(196_608, &settings));
+            let answer = raw.until(b'Z');
+            let at = |tag| answer.iter().position(|(found, _)| *found == tag);
+            let (_, notice) = &answer[at(b'N').expect("a notice")];
+            assert!(at(b'R') < at(b'N'), "{answer:?}");
+            assert_eq!(sqlstate(notice), "42622");
+            let said = format!("Midentifier \"{name}\" will be truncated to \"{left}\"\0");
+            assert!(notice.windows(said.len()).any(|part| part == said.as_bytes()), "{notice:?}");
+            raw.send(&message(b'Q', b"SHOW application_name\0"));
+            let shown = raw.until(b'Z').into_iter().find(|(tag, _)| *tag == b'D').expect("a row").1;
+            assert!(shown.ends_with(left.as_bytes()), "{shown:?}");
+        }
+    }
 }
