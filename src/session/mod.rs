@@ -410,6 +410,10 @@ impl Receiver for Session {
         current
     }
 
+    fn name_of(&self, statement: StatementId) -> Option<&[u8]> {
+        self.statements.name_of(statement)
+    }
+
     fn long_parse_failed(&mut self) {
         self.pins.large_unnamed = false;
     }

@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::Limits;
-use crate::upstream::{ErrorReply, Prepared};
+use crate::upstream::{ErrorReply, Prepared, StatementId};
 
 /// Bytes that a statement takes beside its name, text and types: about what the gateway's own records of it do.
 const OVERHEAD: usize = 200;
@@ -24,6 +24,11 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn get(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
         self.by_name.get(name)
+    }
+
+    /// The name of a statement, by a look at all of them.
+    pub(super) fn name_of(&self, id: StatementId) -> Option<&[u8]> {
+        self.by_name.iter().find(|(_, statement)| statement.id == id).map(|(name, _)| &**name)
     }
 
     pub(super) fn contains(&self, name: &[u8]) -> bool {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 
-use super::{Copy, Error, Expected, Prepared, Replaced, Show, StatementId, Upstream};
+use super::{Copy, Error, Expected, Prepared, Replaced, Show, StatementId, Upstream, own_names};
 use crate::wire::backend;
 use crate::wire::frame::{HEADER_LEN, backend_header};
 use crate::wire::{Header, TransactionStatus};
@@ -38,6 +38,10 @@ pub trait Receiver {
     /// A statement's Parse failed or was skipped; it does not exist. Returns whether the client's name stood for it.
     fn parse_failed(&mut self, _client_name: &[u8], _statement: StatementId) -> bool {
         false
+    }
+    /// The client's name for a statement that has a name of ours.
+    fn name_of(&self, _statement: StatementId) -> Option<&[u8]> {
+        None
     }
     /// The Parse of an unnamed statement too long to be held failed or was skipped.
     fn long_parse_failed(&mut self) {}
@@ -195,7 +199,7 @@ impl Upstream {
             (b'N', Some(Expected::Parse { show: Show::Hide, .. })) => Ok(Verdict::Drop),
             (b'N', _) => Ok(Verdict::Keep),
             (b'A', _) => self.notification(frame, to),
-            (b'E', _) => Ok(self.error(frame, to)),
+            (b'E', _) => Ok(self.error(frame, frame.len() == header.len, to)),
             (b'1', Some(Expected::Parse { show, .. })) | (b'3', Some(Expected::Close { show, .. })) => {
                 let hide = *show != Show::Pass;
                 match self.expected.pop_front() {
@@ -333,7 +337,7 @@ impl Upstream {
         }))
     }
 
-    fn error<R: Receiver>(&mut self, frame: &[u8], to: &mut R) -> Verdict {
+    fn error<R: Receiver>(&mut self, frame: &[u8], whole: bool, to: &mut R) -> Verdict {
         let fields = backend::error_fields(frame);
         if matches!(fields.severity.as_str(), "FATAL" | "PANIC") {
             // The server's end need not be the client's: whoever holds the connection tells the client what it means.
@@ -356,6 +360,8 @@ impl Upstream {
         };
         self.outdated |= sqlstate == *b"0A000" && fields.routine.as_deref() == Some("RevalidateCachedQuery");
         to.error(sqlstate);
+        let replacement =
+            replacement.or_else(|| whole.then(|| own_names::translated(frame, sqlstate, |id| to.name_of(id)))?);
         if self.expected.front().is_some_and(|expected| !expected.readies()) {
             self.skip_to_sync(to);
         }

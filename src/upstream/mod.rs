@@ -12,6 +12,7 @@
 mod deliver;
 mod login;
 mod notifiers;
+mod own_names;
 mod prepared;
 mod private;
 mod sequences;

@@ -28,6 +28,11 @@ use crate::wire::frame::HEADER_LEN;
 pub struct StatementId(u64);
 
 impl StatementId {
+    /// The statement that has this number in its name.
+    pub(super) fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
     /// Appends the name under which servers know it.
     pub fn write_name(self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"pm_");

@@ -142,3 +142,19 @@ fn a_name_too_long_is_cut_and_said_at_log_in() {
         }
     }
 }
+
+#[test]
+fn errors_name_statements_as_the_client_does() {
+    let database = database("statement_names");
+    let gateway = Gateway::start();
+    let mut raw = Raw::log_in(gateway.port, "demo", &database);
+    let sync = message(b'S', b"");
+    raw.send(&[message(b'P', b"mine\0SELECT $1::int + $2::int\0\0\0"), sync.clone()].concat());
+    raw.until(b'Z');
+    // One value for two parameters.
+    raw.send(&[message(b'B', b"\0mine\0\0\0\0\x01\0\0\0\x011\0\0"), sync].concat());
+    let error = raw.until(b'Z').into_iter().find(|(tag, _)| *tag == b'E').expect("an error").1;
+    assert_eq!(sqlstate(&error), "08P01");
+    let said = b"Mbind message supplies 1 parameters, but prepared statement \"mine\" requires 2\0";
+    assert!(error.windows(said.len()).any(|part| part == said), "{}", String::from_utf8_lossy(&error));
+}
