@@ -54,7 +54,11 @@ impl Session {
                 What::Query(analysis) => {
                     self.unnamed = None;
                     let text = frontend::query(frame).unwrap_or_default();
-                    self.run(analysis, text);
+                    if self.resets_nothing(text) {
+                        self.reset_nothing();
+                    } else {
+                        self.run(analysis, text);
+                    }
                     self.ready();
                 }
                 // In a failed transaction everything but its end is refused as soon as it is read.
@@ -193,8 +197,8 @@ impl Session {
             let local = match &op.what {
                 What::Query(analysis) => {
                     transaction_steps += 1;
-                    let len = frontend::query(frame).map_or(0, <[u8]>::len);
-                    self.answer_for(&analysis.shape, len).is_some()
+                    let text = frontend::query(frame).unwrap_or_default();
+                    self.answer_for(&analysis.shape, text.len()).is_some() || self.resets_nothing(text)
                 }
                 What::Parse { statement, duplicate, .. } => {
                     // Parsing alone is no step; a server must have said that anything else parses.

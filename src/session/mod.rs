@@ -13,6 +13,7 @@ mod deferred;
 mod forward;
 mod local;
 mod names;
+mod nothing;
 mod parts;
 mod pull;
 mod state;

@@ -232,6 +232,29 @@ pub fn write_complete(out: &mut BytesMut, tag: &str) {
     });
 }
 
+/// Writes a RowDescription of one column in text format that is no table's: its name, the object id of its type, its length.
+pub fn write_column(out: &mut BytesMut, name: &str, kind: u32, length: i16) {
+    frame(out, b'T', |out| {
+        out.put_u16(1);
+        out.put_slice(name.as_bytes());
+        // The name's end, no table, no column of it.
+        out.put_slice(&[0; 7]);
+        out.put_u32(kind);
+        out.put_i16(length);
+        out.put_i32(-1);
+        out.put_u16(0);
+    });
+}
+
+/// Writes a DataRow of one value.
+pub fn write_value(out: &mut BytesMut, value: &[u8]) {
+    frame(out, b'D', |out| {
+        out.put_u16(1);
+        out.put_u32(u32::try_from(value.len()).expect("a value of a few bytes"));
+        out.put_slice(value);
+    });
+}
+
 /// Writes a message without a body: `1` `2` `3` `n` `I` `s`.
 pub fn write_bare(out: &mut BytesMut, tag: u8) {
     out.put_slice(&[tag, 0, 0, 0, 4]);

@@ -88,3 +88,65 @@ fn a_closed_cursor_keeps_no_server() {
         assert_eq!(value(&mut other, "SELECT pg_current_xact_id() IS NOT NULL"), "t", "{close}");
     }
 }
+
+/// What asyncpg's pool sends whenever a connection comes back, and what Npgsql's does.
+const RESETS: [&str; 2] = ["SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;", "DISCARD ALL"];
+
+#[test]
+fn resetting_what_was_never_set_asks_no_server() {
+    let database = database("reset_nothing");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").start();
+    let mut server = Raw::log_in(gateway.cluster.primary().port(), "demo", &database);
+    let mut client = Raw::connect(gateway.port);
+    let settings = [("user", "demo"), ("database", &*database), ("options", "-c app.began=so")];
+    client.send(&startup(196_608, &settings));
+    client.until(b'Z');
+    assert_eq!(value(&mut client, READ), "so ");
+    // The only server is taken by another's transaction: who needs it waits.
+    let mut other = Raw::log_in(gateway.port, "demo", &database);
+    other.send(&[query("BEGIN"), query("SELECT pg_current_xact_id()")].concat());
+    other.until(b'Z');
+    other.until(b'Z');
+    server.send(&query(RESETS[0]));
+    let of_server = server.until(b'Z');
+    for _ in 0..3 {
+        client.send(&query(RESETS[0]));
+        assert_eq!(client.until(b'Z'), of_server);
+    }
+    other.send(&query("ROLLBACK"));
+    other.until(b'Z');
+    assert_eq!(value(&mut client, READ), "so ");
+}
+
+#[test]
+fn resetting_what_was_set_reaches_the_server() {
+    let database = database("reset_something");
+    let gateway = Gateway::setup().pool("size = 2\nquery_wait = \"5s\"").start();
+    for text in RESETS {
+        let mut client = Raw::log_in(gateway.port, "demo", &database);
+        let mut other = Raw::log_in(gateway.port, "demo", &database);
+        for set in [
+            "SET app.set = 'x'",
+            "SELECT pg_advisory_lock(17)",
+            "DECLARE c CURSOR WITH HOLD FOR VALUES (1)",
+            "LISTEN heard",
+        ] {
+            client.send(&query(set));
+            assert!(!client.until(b'Z').iter().any(|(tag, _)| *tag == b'E'), "{set}");
+            if set.contains("lock") {
+                assert_eq!(value(&mut other, "SELECT pg_try_advisory_lock(17)"), "f");
+            }
+            client.send(&query(text));
+            assert!(!client.until(b'Z').iter().any(|(tag, _)| *tag == b'E'), "{set}");
+            assert_eq!(value(&mut client, READ), " ", "{text} behind {set}");
+            assert_eq!(value(&mut other, "SELECT pg_try_advisory_lock(17) AND pg_advisory_unlock(17)"), "t");
+            assert_eq!(value(&mut client, "SELECT count(*) FROM pg_cursors"), "0");
+            assert_eq!(value(&mut client, "SELECT count(*) FROM pg_listening_channels()"), "0");
+        }
+        // Nor is it answered here in a transaction.
+        client.send(&[query("BEGIN"), query(text)].concat());
+        client.until(b'Z');
+        let refused = client.until(b'Z').iter().any(|(tag, _)| *tag == b'E');
+        assert_eq!(refused, text == "DISCARD ALL", "{text}");
+    }
+}
