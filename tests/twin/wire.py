@@ -150,6 +150,8 @@ class Link:
             return None
         if tag == "K":
             self.pid, self.key = struct.unpack("!I", payload[:4])[0], payload
+        if tag == "N" and b"catalog cache" in payload:
+            return None  # A process tells of its own memory.
         if tag in "EN":
             fields = [plain(f) for f in payload.split(b"\0") if f and f[:1] not in b"FLR"]
             said = b"; ".join(fields)
