@@ -1,14 +1,14 @@
 //! The leak hunt: clients of the gateway beside twins on direct connections, step by step the same session
 //! (`tests/twin/README.md`).
 //!
-//! In a test run it ends after 40 seconds, with a seed of its own, so that a failure is one of the sources and not of the day.
-//! `POINTSMAN_LEAKS` holds arguments for a run of another length, with a seed or without: `make leaks` is that.
+//! In a test run it ends after 2,500 steps or 40 seconds, with a seed of its own, so that a failure is one of the sources and
+//! not of the day. `POINTSMAN_LEAKS` holds arguments for a run of another length, with a seed or without: `make leaks` is that.
 
 use std::process::Command;
 
 use crate::support::{Gateway, database, direct, driver_file, run};
 
-const SHORT: &str = "--seed 3002 --steps 100000 --seconds 40";
+const SHORT: &str = "--seed 4001 --steps 2500 --seconds 40";
 
 #[test]
 fn every_client_sees_what_its_twin_sees() {
