@@ -36,6 +36,13 @@ def version():
     return re.search(r"(\d+\.\d+)", out).group(1)
 
 
+def mirrors():
+    """Where the system's own apt has its packages from: sites and releases, in that order."""
+    command = ["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)", "Created-By: Packages"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    return [tuple(line.split()) for line in dict.fromkeys(lines)]
+
+
 def apt(*arguments, cwd, release=None, wants=None):
     """apt-get over lists of our own, which name source packages too; the system's stay as they are. With `release`, over that
     release's source packages. What cannot be had is no failure if a file that matches `wants` came all the same."""
@@ -44,16 +51,14 @@ def apt(*arguments, cwd, release=None, wants=None):
         (state / folder).mkdir(parents=True, exist_ok=True)
     system = dict(line.rstrip().split("=", 1) for line in open("/etc/os-release") if "=" in line)
     suite = system.get("VERSION_CODENAME", "").strip('"')
-    if release and shutil.which("apt-get"):
-        places, kinds = [("debian", release)], ["deb-src"]
-    elif system.get("ID") == "debian" and suite:
-        places = [("debian", suite), ("debian", f"{suite}-updates"), ("debian-security", f"{suite}-security")]
-        kinds = ["deb", "deb-src"]
-    else:
+    places = mirrors() if shutil.which("apt-get") and (release or system.get("ID") == "debian") else []
+    main = next((site for site, of in places if of == suite), None)
+    if not main:
         fail("fetching the suite is written for Debian; put PostgreSQL's source tree into "
              f"{CACHE}/source-{version()} by hand, and its regress.so beside it")
+    kinds = ["deb-src"] if release else ["deb", "deb-src"]
     (state / "sources.list").write_text("".join(
-        f"{kind} http://deb.debian.org/{place} {of} main\n" for place, of in places for kind in kinds))
+        f"{kind} {site} {of} main\n" for site, of in ([(main, release)] if release else places) for kind in kinds))
     options = [f"Dir::Etc::sourcelist={state}/sources.list", "Dir::Etc::sourceparts=/nonexistent",
                f"Dir::State::lists={state}/lists", f"Dir::Cache={state}/cache", "APT::Sandbox::User=root"]
     command = ["apt-get", "-qq"] + [word for option in options for word in ("-o", option)]
