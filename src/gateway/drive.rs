@@ -239,134 +239,25 @@ impl Conversation {
             self.context.listeners.vacate(&self.account.cluster, &route.vacates);
             Box::pin(self.account.cluster.vacated.unread(&route.vacates)).await;
         }
-        let Some(lent) = &mut self.held else {
-            let second = self.rerun.take_second();
-            return match decided {
-                Ok(mut route) => {
-                    if self.concerns_channels() {
-                        // Where the session's channels can be listened to.
-                        route.target.role = Role::Primary;
-                        self.trace_reason("the session listens");
-                    }
-                    self.begin(route, second).await
-                }
-                Err(reply) => {
-                    self.refuse(&reply);
-                    Ok(())
-                }
-            };
-        };
-        self.rerun.disarm();
-        let busy = lent.upstream.unready() > 0;
-        if self.ear.is_some() && decided.is_ok() && self.concerns_channels() {
-            if busy {
-                self.blocked = true;
-                return Ok(());
-            }
-            match Box::pin(self.show_channels()).await {
-                Ok(None) => {}
-                Ok(Some(reply)) => {
-                    self.refuse_on_server(reply);
-                    return Ok(());
-                }
-                Err(error) => return self.server_lost(&error.to_string()),
-            }
+        if self.held.is_some() {
+            self.rerun.disarm();
+            return self.go_on(decided).await;
         }
-        let Some(lent) = &mut self.held else { return Ok(()) };
-        if let Ok(route) = &decided
-            && self.home.minds(lent, &self.session, route.writes)
-            && lent.upstream.status() != TransactionStatus::Failed
-        {
-            if busy {
-                self.blocked = true;
-                return Ok(());
-            }
-            match home::forget_sequences(lent).await {
-                Ok(None) => {}
-                Ok(Some(reply)) => {
-                    self.refuse_on_server(reply);
-                    return Ok(());
-                }
-                Err(error) => return self.server_lost(&error.to_string()),
-            }
-        }
-        let Some(lent) = &mut self.held else { return Ok(()) };
-        let doubtful = self.session.doubtful(&lent.upstream);
+        let second = self.rerun.take_second();
         match decided {
-            // Drivers ask what a statement is like, wait, and send something else: a COPY, a write.
-            Ok(route)
-                if !(route.admits(&lent.pool().node) && self.session.unit().closed)
-                    && lent.pool().node.role() != crate::topology::Role::Primary
-                    && self.session.may_move(&lent.upstream) =>
-            {
-                match private::sync(lent).await {
-                    // Looked at again, as if the group began with it.
-                    Ok(_) => {
-                        self.session.move_group();
-                        self.session.forget_effects();
-                        self.release();
-                    }
-                    Err(error) => return self.server_lost(&error.to_string()),
+            Ok(mut route) => {
+                if self.concerns_channels() {
+                    // Where the session's channels can be listened to.
+                    route.target.role = Role::Primary;
+                    self.trace_reason("the session listens");
                 }
+                self.begin(route, second).await
             }
-            Ok(route) if busy && !route.admits(&lent.pool().node) => self.blocked = true,
-            Err(_) if busy => self.blocked = true,
-            Ok(route) if route.shard != lent.pool().node.shard => {
-                let reply = ErrorReply::error(
-                    "0A000",
-                    "the statement concerns another shard than the transaction or session it is in",
-                )
-                .hint(
-                    "End the transaction first. A session with temporary tables or advisory locks stays on its shard.",
-                );
-                self.refuse_on_server(reply);
+            Err(reply) => {
+                self.refuse(&reply);
+                Ok(())
             }
-            Ok(Route { useless: Some(what), target, .. })
-                if target.role == Role::Primary && lent.pool().node.role() == crate::topology::Role::Replica =>
-            {
-                let reply = ErrorReply::error(
-                    "0A000",
-                    format!("{what} would be worth nothing on a replica, and the transaction or session is on one"),
-                )
-                .hint("Let the transaction begin with it, or without READ ONLY: then all of it runs on the primary.");
-                self.refuse_on_server(reply);
-            }
-            // Looked at again when that is known.
-            Ok(_) if !doubtful.is_empty() && busy => self.blocked = true,
-            Ok(_) if !doubtful.is_empty() => match private::confirm(lent, &doubtful, &self.session.settings).await {
-                Ok(None) => {}
-                Ok(Some(reply)) => self.refuse_on_server(reply),
-                Err(error) => return self.server_lost(&error.to_string()),
-            },
-            Ok(route) => {
-                self.unasked |= busy && self.session.audit_due();
-                self.writes_in_flight |= route.writes;
-                if route.writes {
-                    lent.upstream.notifies_as(self.handle.key.pid);
-                    self.home.advances(lent);
-                    self.writes.sent(route.shard);
-                }
-                lent.pool().node.count_sent(route.target.role);
-                if self.session.pins.any() {
-                    self.context.metrics.worker(self.worker).pinned(self.session.pins);
-                }
-                if let Some(trace) = &mut self.trace {
-                    trace.kept(&self.session, lent.upstream.status(), busy);
-                    let shard =
-                        self.account.cluster.topology.shards().get(route.shard).map_or("", |shard| &*shard.name);
-                    let edge = lent.upstream.at_frame_edge();
-                    trace.sent(&mut self.session, &lent.pool().node, shard, route.target.role, edge);
-                }
-                if self.settled {
-                    self.handle.works();
-                }
-                self.settled = false;
-                io::Buffers::lend(&mut lent.upstream.output);
-                self.session.forward(&mut lent.upstream);
-            }
-            Err(reply) => self.refuse_on_server(reply),
         }
-        Ok(())
     }
 
     /// What a unit is refused with that begins a transaction block, where none may be. The session ends if it is in one all the
@@ -379,17 +270,6 @@ impl Conversation {
         }
         let begins = |shape: &crate::sql::Shape| shape.statements.iter().any(|s| s.kind == Kind::Begin);
         Ok(self.session.shapes().any(begins).then(|| ErrorReply::error("0A000", WORDS).hint(hint)))
-    }
-
-    /// Refuses the unit on the server that is held.
-    fn refuse_on_server(&mut self, reply: ErrorReply) {
-        let Some(lent) = &mut self.held else { return };
-        self.context.metrics.rejected(&reply.sqlstate);
-        if let Some(trace) = &mut self.trace {
-            trace.refused(&mut self.session, &reply, lent.upstream.at_frame_edge());
-        }
-        self.settled = false;
-        self.session.refuse_on(&mut lent.upstream, reply);
     }
 
     /// Between two transactions: whatever the configuration says now about the session's database.

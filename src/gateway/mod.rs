@@ -12,6 +12,7 @@ mod checkout;
 mod context;
 mod drive;
 mod greet;
+mod held;
 mod home;
 mod io;
 mod listen;

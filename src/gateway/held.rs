@@ -1,0 +1,140 @@
+//! The unit at hand on the server that is held already: in a transaction, behind what is in flight, in a session that keeps it.
+//!
+//! Invariant: a question of the gateway's own is asked only when the server has answered everything; until then the unit waits.
+//! A unit for which this server is the wrong one moves if nothing binds it here, and is refused on the server otherwise, so
+//! that the transaction fails as by an error of its own.
+//!
+//! Deliberately absent: getting a server (`checkout`), letting go of one (`settle`).
+
+use super::drive::{Conversation, End};
+use super::route::Route;
+use super::{home, io, private};
+use crate::policy::Role;
+use crate::upstream::ErrorReply;
+use crate::wire::TransactionStatus;
+
+impl Conversation {
+    /// Sends the unit at hand, or leaves it for later (`blocked`).
+    pub(super) async fn go_on(&mut self, decided: Result<Route, ErrorReply>) -> Result<(), End> {
+        let Some(lent) = &self.held else { return Ok(()) };
+        let busy = lent.upstream.unready() > 0;
+        let channels = self.ear.is_some() && decided.is_ok() && self.concerns_channels();
+        let sequences = lent.upstream.status() != TransactionStatus::Failed
+            && decided.as_ref().is_ok_and(|route| self.home.minds(lent, &self.session, route.writes));
+        if busy && (channels || sequences) {
+            self.blocked = true;
+            return Ok(());
+        }
+        if channels {
+            let shown = Box::pin(self.show_channels()).await;
+            if let Some(end) = self.asked(shown) {
+                return end;
+            }
+        }
+        if sequences && let Some(lent) = &mut self.held {
+            let forgotten = home::forget_sequences(lent).await;
+            if let Some(end) = self.asked(forgotten) {
+                return end;
+            }
+        }
+        let Some(lent) = &mut self.held else { return Ok(()) };
+        let doubtful = self.session.doubtful(&lent.upstream);
+        match decided {
+            // Drivers ask what a statement is like, wait, and send something else: a COPY, a write.
+            Ok(route)
+                if !(route.admits(&lent.pool().node) && self.session.unit().closed)
+                    && lent.pool().node.role() != crate::topology::Role::Primary
+                    && self.session.may_move(&lent.upstream) =>
+            {
+                match private::sync(lent).await {
+                    // Looked at again, as if the group began with it.
+                    Ok(_) => {
+                        self.session.move_group();
+                        self.session.forget_effects();
+                        self.release();
+                    }
+                    Err(error) => return self.server_lost(&error.to_string()),
+                }
+            }
+            Ok(route) if busy && !route.admits(&lent.pool().node) => self.blocked = true,
+            Err(_) if busy => self.blocked = true,
+            Ok(route) if route.shard != lent.pool().node.shard => {
+                let reply = ErrorReply::error(
+                    "0A000",
+                    "the statement concerns another shard than the transaction or session it is in",
+                )
+                .hint(
+                    "End the transaction first. A session with temporary tables or advisory locks stays on its shard.",
+                );
+                self.refuse_on_server(reply);
+            }
+            Ok(Route { useless: Some(what), target, .. })
+                if target.role == Role::Primary && lent.pool().node.role() == crate::topology::Role::Replica =>
+            {
+                let reply = ErrorReply::error(
+                    "0A000",
+                    format!("{what} would be worth nothing on a replica, and the transaction or session is on one"),
+                )
+                .hint("Let the transaction begin with it, or without READ ONLY: then all of it runs on the primary.");
+                self.refuse_on_server(reply);
+            }
+            // Looked at again when that is known.
+            Ok(_) if !doubtful.is_empty() && busy => self.blocked = true,
+            Ok(_) if !doubtful.is_empty() => {
+                let confirmed = private::confirm(lent, &doubtful, &self.session.settings).await;
+                return self.asked(confirmed).unwrap_or(Ok(()));
+            }
+            Ok(route) => {
+                self.unasked |= busy && self.session.audit_due();
+                self.writes_in_flight |= route.writes;
+                if route.writes {
+                    lent.upstream.notifies_as(self.handle.key.pid);
+                    self.home.advances(lent);
+                    self.writes.sent(route.shard);
+                }
+                lent.pool().node.count_sent(route.target.role);
+                if self.session.pins.any() {
+                    self.context.metrics.worker(self.worker).pinned(self.session.pins);
+                }
+                if let Some(trace) = &mut self.trace {
+                    trace.kept(&self.session, lent.upstream.status(), busy);
+                    let shard =
+                        self.account.cluster.topology.shards().get(route.shard).map_or("", |shard| &*shard.name);
+                    let edge = lent.upstream.at_frame_edge();
+                    trace.sent(&mut self.session, &lent.pool().node, shard, route.target.role, edge);
+                }
+                if self.settled {
+                    self.handle.works();
+                }
+                self.settled = false;
+                io::Buffers::lend(&mut lent.upstream.output);
+                self.session.forward(&mut lent.upstream);
+            }
+            Err(reply) => self.refuse_on_server(reply),
+        }
+        Ok(())
+    }
+
+    /// What a question came to; `Some`: the unit is done with.
+    fn asked(&mut self, answer: Result<Option<ErrorReply>, private::PrivateError>) -> Option<Result<(), End>> {
+        match answer {
+            Ok(None) => None,
+            Ok(Some(reply)) => {
+                self.refuse_on_server(reply);
+                Some(Ok(()))
+            }
+            Err(error) => Some(self.server_lost(&error.to_string())),
+        }
+    }
+
+    /// Refuses the unit on the server that is held.
+    fn refuse_on_server(&mut self, reply: ErrorReply) {
+        let Some(lent) = &mut self.held else { return };
+        self.context.metrics.rejected(&reply.sqlstate);
+        if let Some(trace) = &mut self.trace {
+            trace.refused(&mut self.session, &reply, lent.upstream.at_frame_edge());
+        }
+        self.settled = false;
+        self.session.refuse_on(&mut lent.upstream, reply);
+    }
+}
