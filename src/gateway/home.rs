@@ -95,7 +95,7 @@ impl Home {
 
 /// Makes a server forget all sequence values. `Some`: it refused.
 pub(super) async fn forget_sequences(lent: &mut Lent) -> Result<Option<ErrorReply>, private::PrivateError> {
-    let answer = private::ask(lent, "DISCARD SEQUENCES").await?;
+    let answer = private::run(lent, &["DISCARD SEQUENCES"]).await?;
     lent.upstream.sequences = Sequences::NONE;
     Ok(private::error_of(&answer))
 }

@@ -63,6 +63,17 @@ async fn complete(lent: &mut Lent, mut private: Private) -> Result<Answer, Priva
     }
 }
 
+/// Runs statements that return no more than a row, and leaves the client's unnamed statement and portal as they are: see
+/// [`Private::run`].
+///
+/// Not cancel-safe, as [`ask`].
+pub(super) fn run<'a>(lent: &'a mut Lent, texts: &'a [&'a str]) -> Asking<'a> {
+    Box::pin(async move {
+        let private = Private::run(&mut lent.upstream, texts);
+        complete(lent, private).await
+    })
+}
+
 /// Prepares statements that clients know: with the result that they were told of, and with constants that mean what they meant
 /// when they were prepared first. `Some`: one cannot be prepared any more, or would return something else; PostgreSQL refuses such
 /// a statement with the same words (`RevalidateCachedQuery` in `plancache.c`).
@@ -106,14 +117,12 @@ async fn confirm_as_read(
     } else {
         (["SAVEPOINT pm_", &set], &["ROLLBACK TO pm_", "RELEASE pm_"][..])
     };
-    let private = Private::run(&mut lent.upstream, &begin);
-    let begun = complete(lent, private).await?;
+    let begun = run(lent, &begin).await?;
     let mut refused = error_of(&begun).map(|refused| verbatim(refused, &begun));
     if refused.is_none() {
         refused = confirm_now(lent, statement, settings).await?;
     }
-    let private = Private::run(&mut lent.upstream, end);
-    let ended = complete(lent, private).await?;
+    let ended = run(lent, end).await?;
     Ok(refused.or_else(|| error_of(&ended)))
 }
 
