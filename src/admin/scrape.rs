@@ -117,6 +117,7 @@ fn servers(source: &dyn Source, live: &Live, page: &mut Page<'_>) -> fmt::Result
     page.family(&f::CHECKOUT_WAITS, |out| by_node(out, &|out, labels, sums| out.times(labels, &sums.waits)))?;
     page.family(&f::CHECKOUT_TIMEOUTS, |out| by_node(out, &|out, labels, sums| out.value(labels, sums.timed_out)))?;
     page.family(&f::CHECKOUT_FULL, |out| by_node(out, &|out, labels, sums| out.value(labels, sums.queue_full)))?;
+    page.family(&f::CHECKOUT_RESERVE, |out| by_node(out, &|out, labels, sums| out.value(labels, sums.reserve)))?;
     page.family(&f::CONNECTS, |out| by_node(out, &|out, labels, sums| out.times(labels, &sums.connects)))?;
     page.family(&f::CONNECT_FAILURES, |out| by_node(out, &|out, labels, sums| out.value(labels, sums.failures)))
 }
@@ -204,6 +205,7 @@ struct PoolSums {
     connects: Times,
     timed_out: u64,
     queue_full: u64,
+    reserve: u64,
     failures: u64,
 }
 
@@ -223,6 +225,7 @@ impl PoolSums {
         self.connects.merge(&stats.connects.read());
         self.timed_out += stats.timed_out.get();
         self.queue_full += stats.queue_full.get();
+        self.reserve += stats.reserve_used.get();
         self.failures += stats.connect_failures.get();
     }
 }

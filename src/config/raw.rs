@@ -61,7 +61,8 @@ table! {
         client_login_timeout: Time = "60s",
         /// Most clients at one time; the next is refused with SQLSTATE 53300.
         max_clients: Count<1, 1_000_000> = "10000",
-        /// Most server connections of the whole gateway, over all pools and servers.
+        /// Most server connections of the whole gateway, over all pools and servers. Where they do not suffice, users at work come to
+        /// have equally many, as their connections come back; a user without any gets one in turn.
         max_server_connections: Count<1, 1_000_000> = "1000",
         /// How long SIGTERM waits for transactions in progress before it cuts them.
         drain_timeout: Time = "30s",
@@ -148,8 +149,13 @@ table! {
         mode: PoolMode = "transaction",
         /// Most connections of one pool.
         size: Count<1, 100_000> = "20",
-        /// Connections kept open even when idle, once the pool was used.
+        /// Connections kept open even when idle, once the pool was used; those that are missing are opened ahead, within about a
+        /// second, and more and more rarely where the server refuses them.
         min_size: Count<0, 100_000> = "0",
+        /// Connections above `size`, opened one by one for those who have waited for `reserve_after`, and closed when nobody waits.
+        reserve_size: Count<0, 100_000> = "0",
+        /// See `reserve_size`.
+        reserve_after: Time = "5s",
         /// An idle connection is closed after this; one to `template0` or `template1` within two seconds, and one to a
         /// database before a statement drops, renames or copies it.
         idle_timeout: TimeOrOff = "10m",
@@ -163,9 +169,6 @@ table! {
         prepared_statements: Count<1, 100_000> = "200",
         /// Longest time to connect to a server and log in.
         connect_timeout: Time = "15s",
-    }
-    later {
-        "reserve" => "leave it out and raise `size`",
     }
 }
 

@@ -218,6 +218,11 @@ pub struct Pool {
     pub size: usize,
     /// Connections that are kept open even when idle, once the pool was used.
     pub min_size: usize,
+    /// Connections above `size` for those who waited long.
+    pub reserve_size: usize,
+    /// So long.
+    #[serde(with = "humantime_text")]
+    pub reserve_after: Duration,
     /// Idle connections above `min_size` are closed after this; `None` is never.
     #[serde(with = "humantime_option")]
     pub idle_timeout: Option<Duration>,
@@ -258,6 +263,11 @@ pub struct PoolOverrides {
     pub size: Option<usize>,
     /// See [`Pool::min_size`].
     pub min_size: Option<usize>,
+    /// See [`Pool::reserve_size`].
+    pub reserve_size: Option<usize>,
+    /// See [`Pool::reserve_after`].
+    #[serde(with = "humantime_said")]
+    pub reserve_after: Option<Duration>,
     /// See [`Pool::idle_timeout`].
     #[serde(with = "humantime_override")]
     pub idle_timeout: Option<Option<Duration>>,
@@ -287,6 +297,8 @@ impl PoolOverrides {
         set(&mut pool.mode, self.mode);
         set(&mut pool.size, self.size);
         set(&mut pool.min_size, self.min_size);
+        set(&mut pool.reserve_size, self.reserve_size);
+        set(&mut pool.reserve_after, self.reserve_after);
         set(&mut pool.idle_timeout, self.idle_timeout);
         set(&mut pool.lifetime, self.lifetime);
         set(&mut pool.query_wait, self.query_wait);

@@ -411,6 +411,8 @@ fn pool_limits(pool: &PoolConfig, dbname: &str) -> PoolLimits {
     PoolLimits {
         size: pool.size,
         min_size: if template { 0 } else { pool.min_size },
+        reserve: pool.reserve_size,
+        reserve_after: pool.reserve_after,
         idle_timeout: if template { Some(Duration::ZERO) } else { pool.idle_timeout },
         lifetime: pool.lifetime,
         query_wait: pool.query_wait,

@@ -58,7 +58,8 @@ impl Vacated {
     }
 
     /// Whether `dbname` is left alone now.
-    fn holds(&self, dbname: &str) -> bool {
+    #[must_use]
+    pub fn holds(&self, dbname: &str) -> bool {
         let left_alone = |since: &Instant| since.elapsed() < LEFT_ALONE;
         self.databases.lock().iter().any(|(name, since)| **name == *dbname && left_alone(since))
     }

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::listen::Listeners;
+use super::runtime::Spawner;
 use super::{StartError, cancel, peers};
 use crate::auth::MockSecret;
 use crate::config::Config;
@@ -195,15 +196,26 @@ fn all_pools(live: &Live) -> Vec<Arc<crate::pool::Pool>> {
     live.clusters.values().flat_map(|cluster| cluster.accounts()).flat_map(|account| account.pools()).collect()
 }
 
-/// Closes idle connections that are due, once a second, for ever.
-pub(super) async fn tidy(context: Arc<Context>) {
+/// Closes idle connections that are due, opens those that are missing, once a second, for ever.
+pub(super) async fn tidy(context: Arc<Context>, spawner: Spawner) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let now = Instant::now();
-        for pool in all_pools(&context.live.load()) {
-            pool.tidy(now);
+        for cluster in context.live.load().clusters.values() {
+            for account in cluster.accounts() {
+                for pool in account.pools() {
+                    pool.tidy(now);
+                    if cluster.vacated.holds(&account.dbname) {
+                        continue;
+                    }
+                    for ahead in pool.ahead() {
+                        spawner.spawn(move |worker| ahead.open(worker));
+                    }
+                }
+            }
         }
+        context.budget.relieve();
     }
 }

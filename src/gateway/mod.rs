@@ -107,7 +107,7 @@ impl Gateway {
         tell_start(&live, admin.as_ref());
         shards::warn_of_blind_chains(&live, &context.policies.chains().load());
         context.watch_clusters();
-        let tidying = tokio::spawn(context::tidy(Arc::clone(&context)));
+        let tidying = tokio::spawn(context::tidy(Arc::clone(&context), workers.spawner()));
         let watching = tokio::spawn(reload::watch(Arc::clone(&context), origin.to_owned()));
         Ok(GatewayHandle {
             context,

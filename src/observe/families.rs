@@ -77,6 +77,7 @@ families! {
     CHECKOUT_WAITS = Histogram "checkout_wait_seconds" ["cluster", "shard", "node"] "How long those sessions waited for a connection that had to.";
     CHECKOUT_TIMEOUTS = Counter "checkout_timeouts" ["cluster", "shard", "node"] "Waits that ended with pool.query_wait.";
     CHECKOUT_FULL = Counter "checkout_queue_full" ["cluster", "shard", "node"] "Sessions turned away because pool.max_queue others waited.";
+    CHECKOUT_RESERVE = Counter "checkout_reserve" ["cluster", "shard", "node"] "Connections above pool.size that were opened for those who had waited for pool.reserve_after.";
     CONNECTS = Histogram "server_connect_seconds" ["cluster", "shard", "node"] "How long opening a server connection took, log-in included.";
     CONNECT_FAILURES = Counter "server_connect_failures" ["cluster", "shard", "node"] "Server connections that could not be opened.";
 

@@ -233,6 +233,8 @@ pub struct PoolStats {
     pub timed_out: Counter,
     /// Clients turned away because the queue was full.
     pub queue_full: Counter,
+    /// Connections of the reserve that were opened, or attempted.
+    pub reserve_used: Counter,
     /// How long opening a connection took, log-in included, for those that were opened.
     pub connects: Histogram,
     /// Connections that could not be opened.

@@ -133,6 +133,12 @@ impl Connector {
         Self(Arc::new(Parts { startup, ..Arc::unwrap_or_clone(self.0) }))
     }
 
+    /// The user that it logs in as.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.0.user
+    }
+
     /// Opens a connection, watched by the runtime that this runs on.
     ///
     /// # Errors

@@ -117,7 +117,17 @@ impl Idle {
         self.lists.iter_mut().flat_map(std::mem::take).map(|entry| entry.server).collect()
     }
 
-    /// Those older than `lifetime`, and those idle for `timeout` or longer as long as more than `min` stay.
+    /// One that was idle for so long or longer.
+    pub(super) fn take_unused(&mut self, long: Duration) -> Option<Box<Server>> {
+        let now = self.now;
+        let unused = |entry: &Entry| now.saturating_duration_since(entry.since) >= long;
+        // The first of a list has been idle for longest.
+        let list = self.lists.iter_mut().find(|list| list.first().is_some_and(unused))?;
+        self.count -= 1;
+        Some(list.remove(0).server)
+    }
+
+    /// Those that are lost or older than `lifetime`, and those idle for `timeout` or longer as long as more than `min` stay.
     pub(super) fn expired(
         &mut self,
         min: usize,
@@ -129,11 +139,11 @@ impl Idle {
         for list in &mut self.lists {
             let mut index = 0;
             while index < list.len() {
-                let entry = &list[index];
+                let entry = &mut list[index];
                 let idle = now.saturating_duration_since(entry.since);
                 let idle_out = surplus > 0 && timeout.is_some_and(|limit| idle >= limit);
                 let aged = lifetime.is_some_and(|limit| entry.server.age(now) >= limit);
-                if idle_out || aged {
+                if idle_out || aged || !entry.server.still_alive() {
                     gone.push(list.remove(index).server);
                     surplus = surplus.saturating_sub(1);
                     self.count -= 1;

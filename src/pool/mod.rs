@@ -17,6 +17,8 @@ mod dedicated;
 mod idle;
 mod lent;
 mod server;
+mod share;
+mod supply;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,18 +34,26 @@ use crate::topology::Node;
 pub use budget::Budget;
 pub use connect::{ConnectError, Connector};
 pub use dedicated::Dedicated;
-use idle::Idle;
 pub use idle::Wish;
 pub use lent::Lent;
 pub use server::{CancelGate, CancelTarget, Server};
+pub use supply::Ahead;
+
+use idle::Idle;
+use share::{Open, Share};
+use supply::Pace;
 
 /// The bounds of one pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Most connections, idle, lent and being opened.
     pub size: usize,
-    /// Idle connections kept.
+    /// Connections kept open, opened ahead where they are missing.
     pub min_size: usize,
+    /// Connections above `size` for those who waited long.
+    pub reserve: usize,
+    /// So long.
+    pub reserve_after: Duration,
     /// An idle connection above `min_size` is closed after this.
     pub idle_timeout: Option<Duration>,
     /// A connection older than this is closed when it comes back.
@@ -83,6 +93,7 @@ pub struct Pool {
     pub stats: PoolStats,
     connector: Connector,
     budget: Arc<Budget>,
+    share: Arc<Share>,
     keeps_sequences: AtomicBool,
     inner: Mutex<Inner>,
 }
@@ -92,8 +103,11 @@ struct Inner {
     limits: PoolLimits,
     idle: Idle,
     /// Idle, lent and being opened.
-    open: usize,
+    open: Open,
     waiting: VecDeque<Waiter>,
+    /// Noted in the budget as starving.
+    starves: bool,
+    ahead: Pace,
     closed: bool,
     /// Raised when every connection open at that time must go: see [`Pool::recycle`].
     epoch: u64,
@@ -180,11 +194,14 @@ impl Pool {
         limits: PoolLimits,
         workers: usize,
     ) -> Arc<Self> {
+        let share = budget.share(connector.user());
         let inner = Inner {
             limits,
             idle: Idle::new(workers),
-            open: 0,
+            open: Open::none(Arc::clone(&share)),
             waiting: VecDeque::new(),
+            starves: false,
+            ahead: Pace::default(),
             closed: false,
             epoch: 0,
             sequences_asked: None,
@@ -194,6 +211,7 @@ impl Pool {
             stats: PoolStats::default(),
             connector,
             budget,
+            share,
             keeps_sequences: AtomicBool::new(false),
             inner: Mutex::new(inner),
         })
@@ -210,7 +228,7 @@ impl Pool {
             drop(inner);
             return Some(self.lend(server));
         }
-        inner.open -= 1;
+        inner.open.sub();
         drop(inner);
         drop(server);
         self.budget.give();
@@ -224,58 +242,79 @@ impl Pool {
     /// # Errors
     /// See [`CheckoutError`].
     pub async fn checkout(self: &Arc<Self>, worker: usize, wish: Wish) -> Result<Lent, CheckoutError> {
-        let (receiver, wait) = match self.try_checkout(worker, wish)? {
+        let (receiver, patience) = match self.try_checkout(worker, wish)? {
             Tried::Lent(lent) => return Ok(lent),
             Tried::Permit(permit) => return Ok(self.open(permit, worker).await?),
             Tried::Replace(server, permit) => {
                 drop(server);
                 return Ok(self.open(permit, worker).await?);
             }
-            Tried::Wait(receiver, wait) => (receiver, wait),
+            Tried::Wait(receiver, patience) => (receiver, patience),
         };
-        let mut receiver = GrantReceiver(receiver);
         let waited = Waited { stats: &self.stats, since: Instant::now() };
-        let granted = match wait {
-            Some(limit) => match crate::net::timeout(limit, &mut receiver.0).await {
-                Ok(granted) => granted,
-                Err(_) => {
-                    self.stats.timed_out.one();
-                    return Err(CheckoutError::TimedOut(limit));
-                }
-            },
-            None => (&mut receiver.0).await,
-        };
+        let granted = self.granted(GrantReceiver(receiver), patience).await?;
         drop(waited);
         match granted {
-            Ok(Grant::Lent(lent)) if wish == Wish::New => {
+            Grant::Lent(lent) if wish == Wish::New => {
                 let permit = Permit::new(self, lent.into_server().epoch);
                 Ok(self.open(permit, worker).await?)
             }
-            Ok(Grant::Lent(lent)) => Ok(lent),
-            Ok(Grant::Permit(permit)) => Ok(self.open(permit, worker).await?),
-            Err(_) => Err(CheckoutError::Closed),
+            Grant::Lent(lent) => Ok(lent),
+            Grant::Permit(permit) => Ok(self.open(permit, worker).await?),
+        }
+    }
+
+    /// Waits in the queue, and for the reserve. Cancel-safe.
+    async fn granted(
+        self: &Arc<Self>,
+        mut receiver: GrantReceiver,
+        patience: Patience,
+    ) -> Result<Grant, CheckoutError> {
+        let since = Instant::now();
+        loop {
+            let left = patience.limit.map(|limit| limit.saturating_sub(since.elapsed()));
+            let step = match (left, patience.reserve_after) {
+                (Some(left), Some(after)) => Some(left.min(after)),
+                (left, after) => left.or(after),
+            };
+            let Some(step) = step else { return (&mut receiver.0).await.map_err(|_| CheckoutError::Closed) };
+            if let Ok(granted) = crate::net::timeout(step, &mut receiver.0).await {
+                return granted.map_err(|_| CheckoutError::Closed);
+            }
+            if let Some(limit) = patience.limit.filter(|limit| since.elapsed() >= *limit) {
+                self.stats.timed_out.one();
+                return Err(CheckoutError::TimedOut(limit));
+            }
+            if patience.reserve_after.is_some()
+                && let Some(permit) = self.reserve()
+            {
+                // What came just now is as good, and the permit goes on to the next.
+                return Ok(receiver.0.try_recv().unwrap_or(Grant::Permit(permit)));
+            }
         }
     }
 
     fn try_checkout(self: &Arc<Self>, worker: usize, wish: Wish) -> Result<Tried, CheckoutError> {
-        let mut stale = Vec::new();
-        let tried = self.try_checkout_locked(worker, wish, &mut stale);
+        let (mut stale, mut starves) = (Vec::new(), false);
+        let tried = self.try_checkout_locked(worker, wish, &mut stale, &mut starves);
         for server in stale {
             drop(server);
             self.budget.give();
         }
-        if matches!(tried, Ok(Tried::Wait(..))) && self.budget.anyone_starves() {
+        if starves {
             self.budget.relieve();
         }
         tried
     }
 
-    /// Connections found dead are uncounted here and left in `stale`, to be closed when the lock is free.
+    /// Connections found dead are uncounted here and left in `stale`, to be closed when the lock is free. `starves` is set when
+    /// the pool began to.
     fn try_checkout_locked(
         self: &Arc<Self>,
         worker: usize,
         wish: Wish,
         stale: &mut Vec<Box<Server>>,
+        starves: &mut bool,
     ) -> Result<Tried, CheckoutError> {
         let mut inner = self.inner.lock();
         if inner.closed {
@@ -286,8 +325,8 @@ impl Pool {
             if let Some(server) = inner.take_alive(stale, |idle| idle.take(worker, wish)) {
                 return Ok(Tried::Lent(self.lend(server)));
             }
-            if inner.open < inner.limits.size && self.budget.take() {
-                inner.open += 1;
+            if inner.open.get() < inner.limits.size && self.budget.take() {
+                inner.open.add();
                 return Ok(Tried::Permit(Permit::new(self, inner.epoch)));
             }
             if wish == Wish::New
@@ -298,9 +337,6 @@ impl Pool {
             }
             if let Some(server) = inner.take_alive(stale, Idle::take_any) {
                 return Ok(Tried::Lent(self.lend(server)));
-            }
-            if inner.open < inner.limits.size {
-                self.budget.starve(self);
             }
         }
         if inner.waiting.len() >= inner.limits.max_queue {
@@ -313,7 +349,10 @@ impl Pool {
         }
         let (sender, receiver) = oneshot::channel();
         inner.waiting.push_back(Waiter { worker, since: Instant::now(), sender });
-        Ok(Tried::Wait(receiver, inner.limits.query_wait))
+        *starves = self.starves(&mut inner);
+        let limits = &inner.limits;
+        let reserve_after = (limits.reserve > 0).then_some(limits.reserve_after);
+        Ok(Tried::Wait(receiver, Patience { limit: limits.query_wait, reserve_after }))
     }
 
     async fn open(self: &Arc<Self>, permit: Permit, worker: usize) -> Result<Lent, Arc<ConnectError>> {
@@ -336,140 +375,45 @@ impl Pool {
         Lent::new(server, Arc::clone(self))
     }
 
-    /// Takes a clean connection back: to the first who waits, else among the idle ones.
-    fn take_back(self: &Arc<Self>, server: Box<Server>) {
-        let mut inner = self.inner.lock();
-        let aged = inner.limits.lifetime.is_some_and(|limit| server.age(inner.idle.now) >= limit);
-        let surplus = inner.open > inner.limits.size;
-        if inner.closed || aged || surplus || server.epoch < inner.epoch {
-            drop(inner);
-            drop(server);
-            self.closed_one();
-            return;
-        }
-        let mut server = server;
-        while let Some(waiter) = inner.next_waiter(server.worker) {
-            drop(inner);
-            let lent = self.lend(server);
-            match waiter.sender.send(Grant::Lent(lent)) {
-                Ok(()) => return,
-                Err(Grant::Lent(lent)) => server = lent.into_server(),
-                Err(Grant::Permit(_)) => return,
-            }
-            inner = self.inner.lock();
-        }
-        if self.budget.anyone_starves() {
-            drop(inner);
-            drop(server);
-            self.closed_one();
-            return;
-        }
-        inner.idle.put(server);
-    }
-
-    /// A connection is gone: its place goes to the first who waits, here or in another pool.
-    fn closed_one(self: &Arc<Self>) {
-        let mut inner = self.inner.lock();
-        while inner.open <= inner.limits.size && !inner.closed {
-            let Some(waiter) = inner.next_waiter(usize::MAX) else { break };
-            let epoch = inner.epoch;
-            drop(inner);
-            match waiter.sender.send(Grant::Permit(Permit::new(self, epoch))) {
-                Ok(()) => return,
-                Err(Grant::Permit(permit)) => permit.spend(),
-                Err(Grant::Lent(_)) => {}
-            }
-            inner = self.inner.lock();
-        }
-        inner.open -= 1;
-        drop(inner);
-        self.budget.give();
-    }
-
-    /// A place in the budget is free: whoever waits here may open a connection. Returns whether somebody took it.
-    fn feed(self: &Arc<Self>) -> bool {
-        let mut inner = self.inner.lock();
-        while inner.open < inner.limits.size {
-            let Some(waiter) = inner.next_waiter(usize::MAX) else { return false };
-            inner.open += 1;
-            let epoch = inner.epoch;
-            drop(inner);
-            match waiter.sender.send(Grant::Permit(Permit::new(self, epoch))) {
-                Ok(()) => return true,
-                Err(Grant::Permit(permit)) => permit.spend(),
-                Err(Grant::Lent(_)) => {}
-            }
-            inner = self.inner.lock();
-            inner.open -= 1;
-        }
-        false
-    }
-
-    /// Closes idle connections that are too old or have been idle for too long. Call it about once a second: the pool's own
-    /// clock goes no finer.
-    pub fn tidy(self: &Arc<Self>, now: Instant) {
-        let expired = {
+    /// Takes a clean connection back: to a pool that should have its place, else to the first who waits, else among the idle
+    /// ones.
+    fn take_back(self: &Arc<Self>, mut server: Box<Server>) {
+        let mut creditors_asked = false;
+        loop {
             let mut inner = self.inner.lock();
-            inner.idle.now = now;
-            if inner.sequences_asked.is_some_and(|asked| now.saturating_duration_since(asked) >= KEEPS_SEQUENCES) {
-                inner.sequences_asked = None;
-                inner.idle.keeps_sequences = false;
-                self.keeps_sequences.store(false, Ordering::Relaxed);
-            }
-            let PoolLimits { min_size, idle_timeout, lifetime, .. } = inner.limits;
-            inner.idle.expired(min_size, idle_timeout, lifetime)
-        };
-        for server in expired {
-            drop(server);
-            self.closed_one();
-        }
-    }
-
-    /// Closes one idle connection, if there is one, so that another pool may open one.
-    fn shed(self: &Arc<Self>) -> bool {
-        let shed = self.inner.lock().idle.take_any();
-        match shed {
-            Some(server) => {
+            let (open, limits) = (inner.open.get(), &inner.limits);
+            let aged = limits.lifetime.is_some_and(|limit| server.age(inner.idle.now) >= limit);
+            if inner.closed || aged || open > limits.size + limits.reserve || server.epoch < inner.epoch {
+                drop(inner);
                 drop(server);
-                self.closed_one();
-                true
+                return self.closed_one();
             }
-            None => false,
+            let scarce = self.budget.anyone_starves();
+            if scarce && !creditors_asked {
+                creditors_asked = true;
+                drop(inner);
+                match self.budget.creditor(&self.share) {
+                    Some(creditor) => {
+                        drop(server);
+                        return self.cede(&creditor);
+                    }
+                    None => continue,
+                }
+            }
+            let Some(waiter) = inner.next_waiter(server.worker) else {
+                if open > inner.limits.size || (scarce && self.budget.wants_idle(&self.share)) {
+                    drop(inner);
+                    drop(server);
+                    return self.closed_one();
+                }
+                return inner.idle.put(server);
+            };
+            drop(inner);
+            match waiter.sender.send(Grant::Lent(self.lend(server))) {
+                Err(Grant::Lent(lent)) => server = lent.into_server(),
+                Ok(()) | Err(Grant::Permit(_)) => return,
+            }
         }
-    }
-
-    /// Closes one idle connection, if there is one, and leaves its place in the budget to the caller.
-    fn evict(&self) -> bool {
-        let evicted = {
-            let mut inner = self.inner.lock();
-            let evicted = inner.idle.take_any();
-            inner.open -= usize::from(evicted.is_some());
-            evicted
-        };
-        evicted.is_some()
-    }
-
-    /// Closes every connection that is open now: idle ones at once, lent ones when they come back.
-    pub fn recycle(self: &Arc<Self>) {
-        let idle = {
-            let mut inner = self.inner.lock();
-            inner.epoch += 1;
-            inner.idle.take_all()
-        };
-        for server in idle {
-            drop(server);
-            self.closed_one();
-        }
-    }
-
-    /// Ends the pool: nobody is lent a connection any more.
-    pub fn close(self: &Arc<Self>) {
-        {
-            let mut inner = self.inner.lock();
-            inner.closed = true;
-            inner.waiting.clear();
-        }
-        self.recycle();
     }
 
     /// Somebody asked what `currval` tells: for ten minutes a connection that has a session's values is kept from others, if one
@@ -497,7 +441,7 @@ impl Pool {
     pub fn counts(&self) -> PoolCounts {
         let inner = self.inner.lock();
         let waiting = inner.waiting.iter().filter(|waiter| waiter.waits()).count();
-        PoolCounts { open: inner.open, idle: inner.idle.count(), waiting }
+        PoolCounts { open: inner.open.get(), idle: inner.idle.count(), waiting }
     }
 }
 
@@ -515,7 +459,15 @@ enum Tried {
     Permit(Permit),
     /// A connection to be closed, and the right to open one in its place.
     Replace(Box<Server>, Permit),
-    Wait(oneshot::Receiver<Grant>, Option<Duration>),
+    Wait(oneshot::Receiver<Grant>, Patience),
+}
+
+/// How long somebody waits.
+struct Patience {
+    /// In all.
+    limit: Option<Duration>,
+    /// Until the reserve is asked for, each time; `None` without one.
+    reserve_after: Option<Duration>,
 }
 
 /// A wait in the queue, counted when it ends, whatever ends it.
@@ -553,7 +505,7 @@ impl Inner {
             if server.still_alive() {
                 return Some(server);
             }
-            self.open -= 1;
+            self.open.sub();
             stale.push(server);
         }
         None

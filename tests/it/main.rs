@@ -6,6 +6,7 @@
 
 mod acceptance;
 mod admin;
+mod admission;
 mod auth;
 mod bulk;
 mod cancel;

@@ -321,6 +321,8 @@ async fn statement_mode_lends_for_one_statement_and_allows_no_block() {
     }
     // A string of several statements is one transaction, as everywhere.
     one.batch_execute("INSERT INTO t VALUES (101); SELECT 1/0").await.unwrap_err();
+    // Its reads go to replicas.
+    gateway.cluster.wait_replayed().unwrap();
     let count: i64 = two.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0);
     assert_eq!(count, 20);
     // Too long to be looked into: nothing of it stays, and the server is not kept.

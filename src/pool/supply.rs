@@ -1,0 +1,280 @@
+//! How a pool's connections come and go: places and who gets them, what is opened ahead, what is closed.
+//!
+//! Invariant: a place in the budget is given back, or handed on, once for each connection that was counted.
+//! Deliberately absent: lending (the parent), who deserves a place (`share`).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Grant, Inner, KEEPS_SEQUENCES, Permit, Pool, PoolLimits};
+use crate::topology::Standing;
+
+/// An idle connection that was not used for so long makes room for whoever starves. The pool's clock ticks about once a second.
+const USED_LATELY: Duration = Duration::from_secs(1);
+
+/// Connections that one pool opens ahead at the same time.
+const AHEAD: usize = 4;
+
+/// Before the next attempt to open ahead after a failure; it doubles with each, up to the longest.
+const BACK_OFF: Duration = Duration::from_secs(1);
+const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
+
+/// How opening ahead goes.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    opening: usize,
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl Pace {
+    fn allows(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|moment| now >= moment)
+    }
+
+    /// How long nothing is opened ahead after one more failure.
+    fn failed(&mut self, now: Instant) -> Duration {
+        let pause = BACK_OFF.saturating_mul(1 << self.failures.min(16)).min(LONGEST_BACK_OFF);
+        self.failures += 1;
+        self.not_before = Some(now + pause);
+        pause
+    }
+}
+
+/// The right to open one connection before anybody asks for it.
+#[derive(Debug)]
+pub struct Ahead {
+    pool: Arc<Pool>,
+    /// `None` once it was used.
+    permit: Option<Permit>,
+}
+
+impl Ahead {
+    /// Opens the connection, watched by the runtime that this runs on, and puts it among the idle ones. After a failure the
+    /// pool opens none ahead for a while.
+    pub async fn open(mut self, worker: usize) {
+        // Made with one, and this takes it.
+        let Some(permit) = self.permit.take() else { return };
+        let opened = self.pool.open(permit, worker).await;
+        let mut inner = self.pool.inner.lock();
+        match &opened {
+            Ok(_) => inner.ahead.failures = 0,
+            // One word for those that were under way together.
+            Err(error) if inner.ahead.allows(Instant::now()) => {
+                let pause = inner.ahead.failed(Instant::now());
+                tracing::warn!(%error, "a connection could not be opened ahead (pool.min_size); the next attempt is in {pause:?}");
+            }
+            Err(_) => {}
+        }
+        drop(inner);
+        if let Ok(lent) = opened {
+            lent.give_back();
+        }
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.pool.inner.lock().ahead.opening -= 1;
+    }
+}
+
+impl Pool {
+    /// Rights to open the connections that are missing from `min_size`; none while others starve, or the node is left out.
+    pub fn ahead(self: &Arc<Self>) -> Vec<Ahead> {
+        let mut rights = Vec::new();
+        if self.node.standing() == Standing::Ejected {
+            return rights;
+        }
+        let mut inner = self.inner.lock();
+        let wanted = inner.limits.min_size.min(inner.limits.size);
+        while inner.open.get() < wanted
+            && inner.ahead.opening < AHEAD
+            && inner.ahead.allows(Instant::now())
+            && !inner.closed
+            && !self.budget.anyone_starves()
+            && self.budget.take()
+        {
+            inner.open.add();
+            inner.ahead.opening += 1;
+            rights.push(Ahead { pool: Arc::clone(self), permit: Some(Permit::new(self, inner.epoch)) });
+        }
+        rights
+    }
+
+    /// Somebody waited for long: a connection above `size`, if the reserve has one.
+    pub(super) fn reserve(self: &Arc<Self>) -> Option<Permit> {
+        let mut inner = self.inner.lock();
+        let (open, limits) = (inner.open.get(), &inner.limits);
+        let within = open >= limits.size && open < limits.size + limits.reserve;
+        if inner.closed || !within || !self.budget.take() {
+            return None;
+        }
+        inner.open.add();
+        self.stats.reserve_used.one();
+        Some(Permit::new(self, inner.epoch))
+    }
+
+    /// Notes that who waits here lacks a place in the budget, if that is so; whether it was news.
+    pub(super) fn starves(self: &Arc<Self>, inner: &mut Inner) -> bool {
+        if inner.starves || inner.waiting.is_empty() || inner.open.get() >= inner.limits.size {
+            return false;
+        }
+        inner.starves = true;
+        self.budget.starve(self, &self.share);
+        true
+    }
+
+    /// Whether somebody waits here still. The pool was taken off the budget's list; if nobody does it may come back there.
+    pub(super) fn is_awaited(&self) -> bool {
+        let mut inner = self.inner.lock();
+        let awaited = inner.waiting.iter().any(super::Waiter::waits);
+        inner.starves &= awaited;
+        awaited
+    }
+
+    /// A connection is gone: its place goes to a pool that should have it, else to the first who waits, here or anywhere.
+    pub(super) fn closed_one(self: &Arc<Self>) {
+        if self.budget.anyone_starves()
+            && let Some(creditor) = self.budget.creditor(&self.share)
+        {
+            return self.cede(&creditor);
+        }
+        let mut inner = self.inner.lock();
+        while inner.open.get() <= inner.limits.size && !inner.closed {
+            let Some(waiter) = inner.next_waiter(usize::MAX) else { break };
+            let epoch = inner.epoch;
+            drop(inner);
+            match waiter.sender.send(Grant::Permit(Permit::new(self, epoch))) {
+                Ok(()) => return,
+                Err(Grant::Permit(permit)) => permit.spend(),
+                Err(Grant::Lent(_)) => {}
+            }
+            inner = self.inner.lock();
+        }
+        inner.open.sub();
+        drop(inner);
+        self.budget.give();
+    }
+
+    /// A connection is gone, and its place goes to `creditor`.
+    pub(super) fn cede(self: &Arc<Self>, creditor: &Arc<Self>) {
+        {
+            let mut inner = self.inner.lock();
+            inner.open.sub();
+            // Whoever waits here waits for a place again.
+            self.starves(&mut inner);
+        }
+        if !creditor.feed() {
+            self.budget.give();
+        }
+    }
+
+    /// A place in the budget is free: whoever waits here may open a connection. Returns whether somebody took it.
+    pub(super) fn feed(self: &Arc<Self>) -> bool {
+        let mut inner = self.inner.lock();
+        inner.starves = false;
+        while inner.open.get() < inner.limits.size {
+            let Some(waiter) = inner.next_waiter(usize::MAX) else { return false };
+            inner.open.add();
+            let epoch = inner.epoch;
+            drop(inner);
+            let sent = waiter.sender.send(Grant::Permit(Permit::new(self, epoch)));
+            inner = self.inner.lock();
+            match sent {
+                Ok(()) => {
+                    // The next of them is no better off.
+                    self.starves(&mut inner);
+                    return true;
+                }
+                Err(Grant::Permit(permit)) => permit.spend(),
+                Err(Grant::Lent(_)) => {}
+            }
+            inner.open.sub();
+        }
+        false
+    }
+
+    /// Closes idle connections that are lost, too old, or have been idle for too long. Call it about once a second: the pool's
+    /// own clock goes no finer.
+    pub fn tidy(self: &Arc<Self>, now: Instant) {
+        let expired = {
+            let mut inner = self.inner.lock();
+            inner.idle.now = now;
+            if inner.sequences_asked.is_some_and(|asked| now.saturating_duration_since(asked) >= KEEPS_SEQUENCES) {
+                inner.sequences_asked = None;
+                inner.idle.keeps_sequences = false;
+                self.keeps_sequences.store(false, Ordering::Relaxed);
+            }
+            let PoolLimits { min_size, idle_timeout, lifetime, .. } = inner.limits;
+            inner.idle.expired(min_size, idle_timeout, lifetime)
+        };
+        for server in expired {
+            drop(server);
+            self.closed_one();
+        }
+    }
+
+    /// Closes one idle connection for a starving pool, if there is one that can be spared.
+    pub(super) fn shed(self: &Arc<Self>) {
+        let wanted = self.budget.wants_idle(&self.share);
+        let shed = {
+            let mut inner = self.inner.lock();
+            if wanted { inner.idle.take_any() } else { inner.idle.take_unused(USED_LATELY) }
+        };
+        if let Some(server) = shed {
+            drop(server);
+            self.closed_one();
+        }
+    }
+
+    /// Closes one idle connection, if there is one, and leaves its place in the budget to the caller.
+    pub(super) fn evict(&self) -> bool {
+        let evicted = {
+            let mut inner = self.inner.lock();
+            let evicted = inner.idle.take_any();
+            if evicted.is_some() {
+                inner.open.sub();
+            }
+            evicted
+        };
+        evicted.is_some()
+    }
+
+    /// Closes every connection that is open now: idle ones at once, lent ones when they come back.
+    pub fn recycle(self: &Arc<Self>) {
+        let idle = {
+            let mut inner = self.inner.lock();
+            inner.epoch += 1;
+            inner.idle.take_all()
+        };
+        for server in idle {
+            drop(server);
+            self.closed_one();
+        }
+    }
+
+    /// Ends the pool: nobody is lent a connection any more.
+    pub fn close(self: &Arc<Self>) {
+        {
+            let mut inner = self.inner.lock();
+            inner.closed = true;
+            inner.waiting.clear();
+        }
+        self.recycle();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_to_open_ahead_become_rarer() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        let pauses: Vec<_> = (0..9).map(|_| pace.failed(now).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert!(!pace.allows(now) && pace.allows(now + LONGEST_BACK_OFF));
+    }
+}
