@@ -244,7 +244,7 @@ impl Pool {
     pub async fn checkout(self: &Arc<Self>, worker: usize, wish: Wish) -> Result<Lent, CheckoutError> {
         let (receiver, patience) = match self.try_checkout(worker, wish)? {
             Tried::Lent(lent) => return Ok(lent),
-            Tried::Permit(permit) => return Ok(self.open(permit, worker).await?),
+            Tried::Permit(permit) => return self.open_or_any(permit, worker, wish).await,
             Tried::Replace(server, permit) => {
                 drop(server);
                 return Ok(self.open(permit, worker).await?);
@@ -260,8 +260,23 @@ impl Pool {
                 Ok(self.open(permit, worker).await?)
             }
             Grant::Lent(lent) => Ok(lent),
-            Grant::Permit(permit) => Ok(self.open(permit, worker).await?),
+            Grant::Permit(permit) => self.open_or_any(permit, worker, wish).await,
         }
+    }
+
+    /// Opens a connection; where the server gives no more, one that is idle on another worker is as good.
+    async fn open_or_any(self: &Arc<Self>, permit: Permit, worker: usize, wish: Wish) -> Result<Lent, CheckoutError> {
+        let error = match self.open(permit, worker).await {
+            Ok(lent) => return Ok(lent),
+            Err(error) => error,
+        };
+        let mut stale = Vec::new();
+        let found = if wish == Wish::New { None } else { self.inner.lock().take_alive(&mut stale, Idle::take_any) };
+        for server in stale {
+            drop(server);
+            self.budget.give();
+        }
+        found.map(|server| self.lend(server)).ok_or(CheckoutError::Connect(error))
     }
 
     /// Waits in the queue, and for the reserve. Cancel-safe.

@@ -227,6 +227,22 @@ async fn missing_connections_are_opened_ahead() {
 }
 
 #[tokio::test]
+async fn where_the_server_gives_no_more_an_idle_one_of_any_worker_will_do() {
+    if direct() {
+        return;
+    }
+    let database = database("borrowed");
+    let role = format!("{database}_role");
+    let gateway = Gateway::setup().server("workers = 2").start();
+    gateway.cluster.primary().psql("postgres", &format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 1")).unwrap();
+    for _ in 0..6 {
+        let client = connect(&gateway, &role, &database).await;
+        client.batch_execute("SELECT pg_current_xact_id()").await.unwrap();
+    }
+    assert_eq!(pool(&gateway, &role), (1, 0));
+}
+
+#[tokio::test]
 async fn connections_kept_open_are_not_in_the_way_of_drop_database() {
     if direct() {
         return;
