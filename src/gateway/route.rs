@@ -258,14 +258,16 @@ pub(super) fn decide(
 /// What a statement does that a standby does as well, for itself alone: two clients could hold one lock, one of them there.
 fn useless_on_standby(part: &Part<'_>) -> Option<&'static str> {
     part.analysis.shape.statements.iter().find_map(|statement| {
-        let lock = statement
-            .functions
-            .iter()
-            .any(|function| function.name.starts_with("pg_advisory_") || function.name.starts_with("pg_try_advisory_"));
+        // Not what gives one back: nobody has any there.
+        let lock = statement.functions.iter().any(|function| {
+            let name = function.name.strip_prefix("pg_").unwrap_or_default();
+            name.starts_with("try_advisory_") || name.starts_with("advisory_") && !name.starts_with("advisory_unlock")
+        });
         // The body of a DO is a literal.
-        if lock
-            || (statement.kind == Kind::Do && part.text.windows(9).any(|word| word.eq_ignore_ascii_case(b"_advisory")))
-        {
+        let takes = |rest: &[u8]| rest.get(9..16).is_none_or(|word| !word.eq_ignore_ascii_case(b"_unlock"));
+        let mut places = (0..part.text.len()).map(|at| &part.text[at..]);
+        let mentions = |rest: &[u8]| rest.get(..9).is_some_and(|word| word.eq_ignore_ascii_case(b"_advisory"));
+        if lock || statement.kind == Kind::Do && places.any(|rest| mentions(rest) && takes(rest)) {
             return Some("an advisory lock");
         }
         let exports = statement.functions.iter().any(|function| *function.name == *"pg_export_snapshot");

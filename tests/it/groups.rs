@@ -410,6 +410,31 @@ fn what_means_nothing_on_a_replica_is_not_done_there() {
             assert_eq!(brief(&client.until(b'Z')), "C ZI");
         }
     }
+    // There is none to be given back there, which is what a server without them says.
+    for (let_through, answer) in [
+        // With a warning.
+        ("SELECT pg_advisory_unlock(4242)", "N [f] C"),
+        ("SELECT pg_advisory_unlock_all()", "[] C"),
+        ("DO $$ BEGIN PERFORM pg_advisory_unlock_all(); END $$", "C"),
+    ] {
+        let mut client = on_replica();
+        client.send(&[run(let_through), sync()].concat());
+        assert_eq!(brief(&client.until(b'Z')), format!("1 2 {answer} ZT"), "{let_through}");
+        let node = Test::node(&mut client);
+        assert!(!node.contains("[primary]"), "{node}");
+    }
+    // Who holds one is where it is held.
+    let mut client = test.client();
+    for (text, answer) in [
+        ("SELECT pg_try_advisory_lock(4243)", "T [t] C ZI"),
+        ("BEGIN READ ONLY", "C ZT"),
+        ("SELECT 1", "T [1] C ZT"),
+        ("SELECT pg_advisory_unlock(4243)", "T [t] C ZT"),
+        ("COMMIT", "C ZI"),
+    ] {
+        client.send(&query(text));
+        assert_eq!(brief(&client.until(b'Z')), answer, "{text}");
+    }
     // A group that a Flush cuts short is the primary's.
     let mut client = test.client();
     client.send(&[run(WHERE), flush()].concat());
