@@ -211,8 +211,8 @@ impl Session {
                     portals += 1;
                     let bind = frontend::bind(frame).ok();
                     portal = bind.as_ref().map(|bind| bind.portal);
-                    // No formats, no values.
-                    bind.is_some_and(|bind| bind.rest.starts_with(&[0, 0, 0, 0]))
+                    // No formats, no values. A portal with a name can be asked for later, on a server.
+                    bind.is_some_and(|bind| bind.portal.is_empty() && bind.rest.starts_with(&[0, 0, 0, 0]))
                 }
                 // A server may describe it or refuse to: that depends on its columns.
                 What::DescribeStatement { statement: Some(statement) } => {

@@ -448,6 +448,29 @@ fn what_means_nothing_on_a_replica_is_not_done_there() {
 }
 
 #[test]
+fn a_portal_with_a_name_outlives_a_statement_that_waits() {
+    let test = Test::new("portal");
+    let execute = message(b'E', b"p\0\0\0\0\0");
+    let named = |text: &str| [parse(text), message(b'B', b"p\0\0\0\0\0\0\0\0"), execute.clone(), sync()].concat();
+    let again = || [execute.clone(), sync()].concat();
+    let describe = || [message(b'D', b"Pp\0"), sync()].concat();
+    for text in ["BEGIN", "START TRANSACTION READ ONLY"] {
+        test.check(&[named(text), again(), query("ROLLBACK")], &["1 2 C ZT", "55000 ZE", "C ZI"]);
+    }
+    for text in ["SET TRANSACTION READ ONLY", "SET LOCAL work_mem = '1MB'", "SAVEPOINT a"] {
+        let begin = query("BEGIN");
+        test.check(
+            &[begin.clone(), named(text), describe(), again(), query("ROLLBACK")],
+            &["C ZT", "1 2 C ZT", "n ZT", "55000 ZE", "C ZI"],
+        );
+        test.check(
+            &[begin, named(text), query("SELECT 1"), again(), query("ROLLBACK")],
+            &["C ZT", "1 2 C ZT", "T [1] C ZT", "55000 ZE", "C ZI"],
+        );
+    }
+}
+
+#[test]
 fn copy_data_of_no_copy_is_ignored() {
     let test = Test::new("stray");
     let (data, done, fail) = (message(b'd', b"5\n"), message(b'c', b""), message(b'f', b"no\0"));
