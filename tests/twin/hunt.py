@@ -226,10 +226,19 @@ class Run:
                 said = [one + side.quiet() for one, side in zip(said, pair.sides)]
                 if said[0] != said[1]:
                     raise Differ(pair.number, "what came unasked", *said)
-            if pair.ours.heard != pair.theirs.heard:
+            if not self.same_heard(pair):
                 self.notified(pair)
             for side in pair.sides:
                 side.heard.clear()
+
+    def same_heard(self, pair):
+        """Whether both were notified of the same, in the same order: in a burst that of each process that notified."""
+        if not self.history or self.history[-1][0] != "burst":
+            return [said[:2] for said in pair.ours.heard] == [said[:2] for said in pair.theirs.heard]
+        by_process = {}
+        for *said, pid in pair.theirs.heard:
+            by_process.setdefault(pid, []).append(said)
+        return merges([list(said[:2]) for said in pair.ours.heard], list(by_process.values()))
 
     def notified(self, pair):
         """A notification may be on its way for a moment."""
@@ -237,7 +246,7 @@ class Run:
             time.sleep(0.01)
             for side in pair.sides:
                 side.quiet()
-            if pair.ours.heard == pair.theirs.heard:
+            if self.same_heard(pair):
                 return
         raise Differ(pair.number, "notifications", pair.ours.heard, pair.theirs.heard)
 
@@ -486,6 +495,14 @@ def encoded(step):
     if "sql" in step:
         return wire.query(step["sql"]), 1
     return b"".join(wire.message(op) for op in step["ops"]), sum(op[0] in "SF" for op in step["ops"])
+
+
+def merges(whole, parts):
+    """Whether a list is made of these, each in its own order."""
+    parts = [part for part in parts if part]
+    if not whole or not parts:
+        return not whole and not parts
+    return any(part[0] == whole[0] and merges(whole[1:], [other if other is not part else part[1:] for other in parts]) for part in parts)
 
 
 def split(address):

@@ -146,7 +146,7 @@ class Link:
             return None
         if tag == "A":
             pid, channel = struct.unpack("!I", payload[:4])[0], payload[4:]
-            self.heard.append(("own" if pid == self.pid else "other", channel.decode(errors="replace")))
+            self.heard.append(("own" if pid == self.pid else "other", channel.decode(errors="replace"), pid))
             return None
         if tag == "K":
             self.pid, self.key = struct.unpack("!I", payload[:4])[0], payload
