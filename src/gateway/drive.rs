@@ -161,7 +161,6 @@ impl Conversation {
             let step = match event {
                 Event::Unit => self.unit().await,
                 Event::Settle => self.settle().await,
-                Event::Restore => self.restore().await,
                 Event::Again => self.again(None).await,
                 Event::ServerLost(reason) if self.rerun.armed().is_some() => self.again(Some(&reason)).await,
                 Event::ServerLost(reason) => self.server_lost(&reason),

@@ -28,8 +28,6 @@ pub(super) enum Event {
     Unit,
     /// The server has answered all and is in no transaction.
     Settle,
-    /// The server has answered all, inside a transaction in which settings were reset.
-    Restore,
     /// The client said goodbye.
     Terminate,
     /// The client will send no more, and there is something left to do for it.
@@ -57,9 +55,6 @@ impl Conversation {
             // What the client is told of its settings belongs before the ReadyForQuery that waits in the output.
             if self.session.audit_due() && self.may_settle() {
                 return Poll::Ready(Event::Settle);
-            }
-            if self.session.restoration_due() && self.rests_in(TransactionStatus::Active) {
-                return Poll::Ready(Event::Restore);
             }
             if self.ear.is_some()
                 && let Some(event) = self.hear(task)

@@ -105,24 +105,6 @@ impl Conversation {
         Ok(())
     }
 
-    /// Inside a transaction a RESET has gone to the server's own settings: those that the client began with come back.
-    pub(super) async fn restore(&mut self) -> Result<(), End> {
-        let Some(lent) = &mut self.held else { return Ok(()) };
-        match private::ask(lent, &self.session.restoration()).await {
-            Ok(answer) if answer.error.is_none() => {
-                self.session.report_before_ready(&mut lent.upstream.parameters, &self.context.parameters);
-                let overheard = lent.upstream.overheard.split();
-                self.session.take_notifications(&overheard);
-                Ok(())
-            }
-            Ok(answer) => {
-                let reason = private::error_of(&answer).map_or_else(String::new, |reply| reply.message);
-                Err(self.cannot_audit(&reason))
-            }
-            Err(error) => Err(self.cannot_audit(&error.to_string())),
-        }
-    }
-
     pub(super) fn cannot_audit(&mut self, reason: &str) -> End {
         tracing::warn!(
             session = self.id,

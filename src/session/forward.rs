@@ -111,6 +111,10 @@ impl Session {
                         rewrite.flush(&self.input, up);
                         frontend::write_query(&mut up.output, NOTHING);
                         up.expect(Expected::Deallocate { client_name, statement }, self);
+                    } else if let Some((text, amended)) = self.amended(&analysis, &self.input[frame.clone()], up) {
+                        rewrite.flush(&self.input, up);
+                        frontend::write_query(&mut up.output, &text);
+                        up.expect(Expected::Amended(Box::new(amended)), self);
                     } else {
                         up.expect(Expected::Query, self);
                     }
@@ -168,6 +172,7 @@ impl Session {
                     );
                 }
                 What::Bind { statement } => {
+                    self.note_portal(&frame, statement.as_deref());
                     match statement {
                         Some(statement) => {
                             // Most are neither: they have been described on this server, and no DDL is known since.
@@ -208,7 +213,13 @@ impl Session {
                     let of = bound.take();
                     up.expect(Expected::Describe { of }, self);
                 }
-                What::Execute => up.expect(Expected::Execute, self),
+                What::Execute => {
+                    up.expect(Expected::Execute, self);
+                    if let Some(portal) = self.resets_by(&self.input[frame.clone()]) {
+                        rewrite.after(&self.input, up);
+                        self.restore_behind(&portal, up);
+                    }
+                }
                 What::CloseStatement { held: Some(statement) } => {
                     let name = self.target_name(&frame);
                     rewrite.flush(&self.input, up);
@@ -572,6 +583,12 @@ impl Rewrite<'_> {
     /// Moves the run before the frame and leaves the frame out.
     fn flush(&mut self, input: &BytesMut, up: &mut Upstream) {
         up.output.extend_from_slice(&input[*self.kept..self.start]);
+        *self.kept = self.end;
+    }
+
+    /// Moves the run up to the frame's end.
+    fn after(&mut self, input: &BytesMut, up: &mut Upstream) {
+        up.output.extend_from_slice(&input[*self.kept..self.end]);
         *self.kept = self.end;
     }
 

@@ -16,6 +16,7 @@ mod names;
 mod nothing;
 mod parts;
 mod pull;
+mod restore;
 mod state;
 mod statements;
 
@@ -143,6 +144,8 @@ pub struct Session {
     touched: Vec<Box<str>>,
     /// One of them was a RESET of what the start-up message set.
     resets: bool,
+    /// Portals of such that were not run yet.
+    resetting: Vec<restore::Resetting>,
     /// Errors seen since the last ReadyForQuery.
     errors: u32,
     last_error: Option<[u8; 5]>,
@@ -263,6 +266,7 @@ impl Session {
             effects: Effects::NONE,
             touched: Vec::new(),
             resets: false,
+            resetting: Vec::new(),
             errors: 0,
             last_error: None,
         }
@@ -455,6 +459,7 @@ impl Receiver for Session {
         if status == TransactionStatus::Idle && !self.in_group && self.unit.ops.is_empty() {
             // Portals have gone with their transaction.
             self.binds_copy = false;
+            self.resetting = Vec::new();
         }
     }
 }

@@ -330,22 +330,6 @@ impl Session {
         (!audit.hidden).then_some(actual)
     }
 
-    /// Whether a RESET inside a transaction may have sent a setting to the server's own value instead of the client's.
-    #[must_use]
-    pub fn restoration_due(&self) -> bool {
-        self.resets
-    }
-
-    /// What brings the settings that were reset inside a transaction back to what the client began with, as a RESET does
-    /// where the start-up message came from the client itself. It is rolled back with the RESET.
-    pub fn restoration(&mut self) -> String {
-        self.resets = false;
-        let pair =
-            |(name, value)| format!("({},{})", crate::upstream::literal(name), crate::upstream::value_sql(value));
-        let pairs: Vec<_> = self.baseline.iter().map(pair).collect();
-        format!("{RESTORE_SQL}(VALUES {}) AS b(n, v){RESTORE_WHERE}", pairs.join(","))
-    }
-
     /// Brings what the client was told of settings up to what `parameters` says, ahead of a ReadyForQuery that it was not
     /// sent yet.
     pub fn report_before_ready(&mut self, parameters: &mut Arc<Parameters>, interner: &Interner<Parameters>) {
@@ -450,8 +434,3 @@ FROM (SELECT n, pg_catalog.current_setting(n, true) AS v FROM pg_catalog.unnest(
 const ALL_SQL: &str = "source FROM (SELECT name, source, pg_catalog.current_setting(name) AS v \
 FROM pg_catalog.pg_settings WHERE source = 'session') AS a;";
 const ROLE_SQL: &str = "NULL FROM (SELECT pg_catalog.current_setting('role') AS v) AS a;";
-
-/// Sets what is not the session's own any more: a setting that no library has defined has lost its value.
-const RESTORE_SQL: &str = "SELECT pg_catalog.set_config(b.n, b.v, false) IS NULL FROM ";
-const RESTORE_WHERE: &str = " LEFT JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = b.n \
-WHERE CASE WHEN s.name IS NULL THEN COALESCE(pg_catalog.current_setting(b.n, true), '') = '' ELSE s.source <> 'session' END";

@@ -26,6 +26,7 @@ pub use analysis::{
 };
 pub use cache::{Analyzer, CacheStats, TextContext};
 pub use lexer::{Lexer, Token, TokenKind};
+pub use read::statement_ends;
 pub use stream::Stream;
 
 pub(crate) use literal::{fold_word as word_name, unquoted_name};

@@ -3,11 +3,25 @@
 //! Deliberately absent: bounds, which `parse` keeps, and memory, which `cache` is.
 
 use super::analysis::Shape;
-use super::cache::opaque;
+use super::cache::{TextContext, opaque};
 use super::lexer::{Lexer, TokenKind};
 use super::parse;
 use super::sketch::{Boundary, Sketcher};
 use super::tokens::Spot;
+
+/// Where the statements of a text end, before their semicolons, in bytes: as many as the text's shape has statements.
+#[must_use]
+pub fn statement_ends(text: &[u8], context: TextContext) -> Vec<usize> {
+    let conforming = context.standard_conforming_strings;
+    let mut sketcher = Sketcher::new(conforming);
+    Lexer::whole(text, conforming, |token| {
+        sketcher.token(&token);
+    });
+    sketcher.finish();
+    // What can be cut at offsets that do not fit was not read as a whole.
+    let ends = sketcher.statements.iter().map(|statement| statement.span.1 as usize);
+    ends.filter(|end| *end <= text.len()).collect()
+}
 
 /// The shape of a text of at most [`parse::TEXT_LIMIT`] bytes. `literals` are those that normalisation dropped.
 pub(super) fn shape(text: &[u8], conforming: bool, literals: &[(u32, u32)], fingerprint: u128) -> Shape {

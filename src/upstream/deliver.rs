@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 
-use super::{Copy, Error, Expected, Prepared, Replaced, Show, StatementId, Upstream, own_names};
+use super::{Amended, Copy, Error, Expected, Prepared, Replaced, Show, StatementId, Upstream, own_names};
 use crate::wire::backend;
 use crate::wire::frame::{HEADER_LEN, backend_header};
 use crate::wire::{Header, TransactionStatus};
@@ -159,9 +159,7 @@ impl Upstream {
     fn needed(&self, header: Header, frame: &[u8]) -> (usize, bool) {
         match header.tag {
             b'T' | b't' if header.len <= DESCRIPTION_LIMIT && self.describes() => (header.len, false),
-            b'N' if matches!(self.expected.front(), Some(Expected::Parse { show: Show::Hide, .. })) => {
-                (header.len, false)
-            }
+            b'N' | b'T' if self.hides() => (header.len, false),
             // The contents do not matter and may be large.
             b'T' | b't' | b'V' | b'N' | b'G' | b'H' | b'W' => (HEADER_LEN, true),
             b'E' if header.len <= OUTDATED_LIMIT => (header.len, false),
@@ -172,7 +170,28 @@ impl Upstream {
 
     /// Whether an error that comes now is not the one that the client will see.
     fn replaces(&self) -> bool {
-        matches!(self.expected.front(), Some(Expected::Parse { show: Show::Replace(_), .. } | Expected::Refused(_)))
+        matches!(
+            self.expected.front(),
+            Some(Expected::Parse { show: Show::Replace(_), .. } | Expected::Refused(_) | Expected::Amended(_))
+        )
+    }
+
+    /// Whether what the server says on its way to the answer is not for the client: it has been told when it prepared the
+    /// statement, or did not ask at all.
+    fn hides(&self) -> bool {
+        match self.expected.front() {
+            Some(Expected::Parse { show: Show::Hide, .. } | Expected::Own(_)) => true,
+            Some(Expected::Amended(amended)) => amended.hides(),
+            _ => false,
+        }
+    }
+
+    /// The Query at hand, if it holds statements of the gateway's own.
+    fn amended(&mut self) -> Option<&mut Amended> {
+        match self.expected.front_mut() {
+            Some(Expected::Amended(amended)) => Some(amended),
+            _ => None,
+        }
     }
 
     /// Whether a description that comes now is of a statement with a name of ours.
@@ -195,8 +214,7 @@ impl Upstream {
     fn judge<R: Receiver>(&mut self, header: Header, frame: &[u8], to: &mut R) -> Result<Verdict, Error> {
         match (header.tag, self.expected.front()) {
             (b'S', _) => self.parameter(frame, to),
-            // The client has been told when it prepared the statement.
-            (b'N', Some(Expected::Parse { show: Show::Hide, .. })) => Ok(Verdict::Drop),
+            (b'N', _) if self.hides() => Ok(Verdict::Drop),
             (b'N', _) => Ok(Verdict::Keep),
             (b'A', _) => self.notification(frame, to),
             (b'E', _) => Ok(self.error(frame, frame.len() == header.len, to)),
@@ -256,6 +274,13 @@ impl Upstream {
                 Ok(Verdict::Keep)
             }
             (b'V', Some(Expected::Function)) => Ok(Verdict::Keep),
+            (tag, Some(Expected::Amended(_))) if matches!(tag, b'T' | b'C' | b'c' | b'H' | b'G') => {
+                Ok(self.judge_amended(tag, frame, to))
+            }
+            (tag, Some(Expected::Own(own))) if tag == *own => {
+                self.expected.pop_front();
+                Ok(Verdict::Drop)
+            }
             (b'Z', Some(expected)) if expected.readies() => {
                 let byte = frame.get(HEADER_LEN).copied().unwrap_or_default();
                 let Some(status) = TransactionStatus::from_byte(byte) else {
@@ -273,6 +298,19 @@ impl Upstream {
                 Err(Error::Unexpected { got: char::from(tag), expected: expected.map_or("nothing", Expected::name) })
             }
         }
+    }
+
+    fn judge_amended<R: Receiver>(&mut self, tag: u8, frame: &[u8], to: &mut R) -> Verdict {
+        let own = self.amended().is_some_and(|amended| if tag == b'C' { amended.complete() } else { amended.hides() });
+        if own {
+            return Verdict::Drop;
+        }
+        match tag {
+            b'C' => self.completed(frame.get(HEADER_LEN..frame.len() - 1).unwrap_or_default(), to),
+            b'G' => self.copy = Copy::In,
+            _ => {}
+        }
+        Verdict::Keep
     }
 
     /// What a command's completion says about the server's own memory.
@@ -356,6 +394,7 @@ impl Upstream {
                 sqlstate.copy_from_slice(&reply.sqlstate.as_bytes()[..5]);
                 Some(bytes)
             }
+            Some(Expected::Amended(amended)) => amended.relocated(frame),
             _ => None,
         };
         self.outdated |= sqlstate == *b"0A000" && fields.routine.as_deref() == Some("RevalidateCachedQuery");

@@ -9,6 +9,7 @@
 //! Source: PostgreSQL documentation, "Message Flow"; `PostgresMain` in `src/backend/tcop/postgres.c` for what is skipped
 //! after an error and for what a server in COPY FROM STDIN ignores.
 
+mod amended;
 mod deliver;
 mod login;
 mod notifiers;
@@ -27,6 +28,7 @@ use bytes::BytesMut;
 use crate::wire::startup::CancelKey;
 use crate::wire::{TransactionStatus, frontend};
 
+pub use amended::Amended;
 pub use deliver::Receiver;
 pub use login::{Login, LoginError, LoginStep};
 pub use notifiers::Notifiers;
@@ -200,6 +202,10 @@ pub enum Expected {
         /// The statement.
         statement: StatementId,
     },
+    /// The same, of a Query that holds statements of the gateway's own among the client's.
+    Amended(Box<Amended>),
+    /// A message with this tag, of which the client sees nothing: an answer to the gateway's own amidst the client's.
+    Own(u8),
     /// FunctionCallResponse, then ReadyForQuery.
     Function,
     /// An error, in place of which the client sees this, then ReadyForQuery: a Query that the server is made to refuse.
@@ -209,7 +215,10 @@ pub enum Expected {
 impl Expected {
     /// Whether it ends with ReadyForQuery.
     fn readies(&self) -> bool {
-        matches!(self, Self::Sync | Self::Query | Self::Deallocate { .. } | Self::Function | Self::Refused(_))
+        matches!(
+            self,
+            Self::Sync | Self::Query | Self::Deallocate { .. } | Self::Amended(_) | Self::Function | Self::Refused(_)
+        )
     }
 
     fn name(&self) -> &'static str {
@@ -221,7 +230,8 @@ impl Expected {
             Self::Execute => "CommandComplete",
             Self::Local { .. } => "nothing",
             Self::Sync => "ReadyForQuery",
-            Self::Query | Self::Deallocate { .. } | Self::Refused(_) => "the answer to a Query",
+            Self::Query | Self::Deallocate { .. } | Self::Amended(_) | Self::Refused(_) => "the answer to a Query",
+            Self::Own(_) => "the answer to a statement of the gateway's own",
             Self::Function => "the answer to a FunctionCall",
         }
     }
@@ -472,7 +482,7 @@ impl Upstream {
             Expected::Close { statement: Some(id), .. } => self.prepared.remove(*id),
             _ => {}
         }
-        if matches!(expected, Expected::Query | Expected::Deallocate { .. } | Expected::Refused(_)) {
+        if expected.readies() && !matches!(expected, Expected::Sync | Expected::Function) {
             // exec_simple_query drops the unnamed statement.
             self.unnamed = None;
         }

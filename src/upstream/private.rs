@@ -52,6 +52,35 @@ impl Receiver for Private {
     }
 }
 
+impl Upstream {
+    /// Runs a statement of the gateway's own that returns no row, within the group that is open. It leaves the unnamed statement
+    /// and the unnamed portal as they are; an error of it is the group's.
+    pub fn run_within<R: Receiver>(&mut self, text: &str, to: &mut R) {
+        const NAME: &[u8] = Private::NAME;
+        let close = |upstream: &mut Self, to: &mut R, kind| {
+            frontend::write_target(&mut upstream.output, b'C', kind, NAME);
+            upstream.expect(Expected::Close { statement: None, show: Show::Hide }, to);
+        };
+        // One that failed was left.
+        close(self, to, b'S');
+        frontend::write_parse(&mut self.output, NAME, text.as_bytes(), &[0, 0]);
+        let (statement, client_name, replaced) = (None, None, Replaced::Nothing);
+        let parse = Expected::Parse { statement, client_name, unnamed: false, replaced, show: Show::Hide };
+        self.expect(parse, to);
+        // No formats, no values.
+        frontend::write_bind_head(&mut self.output, NAME, NAME, 6);
+        self.output.extend_from_slice(&[0; 6]);
+        self.expect(Expected::Own(b'2'), to);
+        frontend::frame(&mut self.output, b'E', |out| {
+            out.extend_from_slice(NAME);
+            out.extend_from_slice(&[0; 5]);
+        });
+        self.expect(Expected::Own(b'C'), to);
+        close(self, to, b'P');
+        close(self, to, b'S');
+    }
+}
+
 impl Private {
     /// The name of a statement, and of its portal, that runs in an exchange of the gateway's own.
     pub const NAME: &[u8] = b"pm_";
@@ -69,28 +98,8 @@ impl Private {
     pub fn run(upstream: &mut Upstream, texts: &[&str]) -> Self {
         let mut private = Self::default();
         let to = &mut private;
-        let close = |upstream: &mut Upstream, to: &mut Self, kind| {
-            frontend::write_target(&mut upstream.output, b'C', kind, Self::NAME);
-            upstream.expect(Expected::Close { statement: None, show: Show::Hide }, to);
-        };
         for text in texts {
-            // One that failed was left.
-            close(upstream, to, b'S');
-            frontend::write_parse(&mut upstream.output, Self::NAME, text.as_bytes(), &[0, 0]);
-            let (statement, client_name, replaced) = (None, None, Replaced::Nothing);
-            let parse = Expected::Parse { statement, client_name, unnamed: false, replaced, show: Show::Hide };
-            upstream.expect(parse, to);
-            // No formats, no values.
-            frontend::write_bind_head(&mut upstream.output, Self::NAME, Self::NAME, 6);
-            upstream.output.extend_from_slice(&[0; 6]);
-            upstream.expect(Expected::Bind, to);
-            frontend::frame(&mut upstream.output, b'E', |out| {
-                out.extend_from_slice(Self::NAME);
-                out.extend_from_slice(&[0; 5]);
-            });
-            upstream.expect(Expected::Execute, to);
-            close(upstream, to, b'P');
-            close(upstream, to, b'S');
+            upstream.run_within(text, to);
         }
         frontend::write_sync(&mut upstream.output);
         upstream.expect(Expected::Sync, to);

@@ -1,6 +1,6 @@
 //! What a client began with, and what it sets in ways that are easy to overlook: behind a DISCARD ALL, by a FunctionCall.
 
-use crate::support::{Gateway, Raw, database, message, startup};
+use crate::support::{Gateway, Raw, database, direct, message, startup};
 
 const READ: &str = "SELECT concat(current_setting('app.began', true), ' ', current_setting('app.set', true))";
 
@@ -149,4 +149,134 @@ fn resetting_what_was_set_reaches_the_server() {
         let refused = client.until(b'Z').iter().any(|(tag, _)| *tag == b'E');
         assert_eq!(refused, text == "DISCARD ALL", "{text}");
     }
+}
+
+/// What the client of the next test begins with.
+const BEGAN: [(&str, &str); 3] = [
+    ("DateStyle", "German"),
+    ("app.began", "it's \\ \"so\""),
+    ("options", "-c work_mem=3MB -c search_path=other,public -c statement_timeout=9min -c application_name=na\u{ef}ve"),
+];
+
+/// Shows all of that.
+const SHOW: &str = "SELECT concat_ws('|', current_setting('work_mem'), current_setting('search_path'), \
+    current_setting('statement_timeout'), current_setting('DateStyle'), current_setting('app.began', true), \
+    current_setting('application_name'), '01.02.2003'::date)";
+
+#[test]
+fn what_stands_behind_a_reset_finds_what_the_client_began_with() {
+    if direct() {
+        return;
+    }
+    let database = database("behind_reset");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").start();
+    let sync = || message(b'S', b"");
+    let flush = || message(b'H', b"");
+    let set = "SET work_mem = '7MB'; SET search_path = pg_catalog; SET DateStyle = ISO; SET app.began = 'else'";
+    let resets = [
+        "RESET ALL",
+        "RESET work_mem",
+        "RESET search_path",
+        "RESET DateStyle",
+        "RESET app.began",
+        "RESET application_name",
+        "SET work_mem TO DEFAULT",
+        "SET SESSION search_path = DEFAULT",
+        "SET LOCAL work_mem TO DEFAULT",
+        "SET LOCAL search_path TO DEFAULT",
+        "RESET nothing_of_that_name",
+        "RESET lock_timeout",
+        "RESET ROLE",
+    ];
+    let mut cases: Vec<(String, Vec<u8>)> = Vec::new();
+    for reset in resets {
+        let mut case = |label: &str, bytes: Vec<u8>| cases.push((format!("{reset}, {label}"), bytes));
+        case("in a group", [run(reset), run(SHOW), sync()].concat());
+        case("behind a Flush", [run(reset), flush(), run(SHOW), sync()].concat());
+        case("in a group that fails", [run(reset), run(SHOW), run("SELECT 1/0"), run(SHOW), sync()].concat());
+        case("in groups", [run(reset), sync(), run(SHOW), sync()].concat());
+        case("in queries", [query(reset), query(SHOW)].concat());
+        case("in a string", query(&format!("{reset} -- so\n; {SHOW} ;; {reset}; /* ; */ {SHOW}")));
+        case("in a string that fails", query(&format!("SELECT '\u{e9}'; {reset}; {SHOW}; SELECT nowhere; {SHOW}")));
+        case("in a string that does not parse", query(&format!("SELECT 1; {reset}; SELEC")));
+        case("with a COPY", query(&format!("{reset}; COPY (SELECT 1) TO STDOUT; {SHOW}")));
+        case(
+            "in a block, of which SET TRANSACTION comes late",
+            [query("BEGIN"), query(reset), query("SHOW work_mem"), query(SHOW), query("COMMIT")].concat(),
+        );
+        case(
+            "rolled back",
+            [query("BEGIN"), query("SAVEPOINT a"), query(reset), query(SHOW), query("ROLLBACK TO a"), query(SHOW)]
+                .concat(),
+        );
+        case("in a block of one string", query(&format!("BEGIN; {reset}; {SHOW}; COMMIT; {SHOW}")));
+        case(
+            "in a portal that waits",
+            [
+                query("BEGIN"),
+                message(b'P', &[b"r\0", reset.as_bytes(), b"\0\0\0"].concat()),
+                message(b'B', b"p\0r\0\0\0\0\0\0\0"),
+                sync(),
+                run(SHOW),
+                message(b'E', b"p\0\0\0\0\0"),
+                run(SHOW),
+                message(b'E', b"p\0\0\0\0\0"),
+                sync(),
+            ]
+            .concat(),
+        );
+    }
+    cases.push(("DISCARD ALL in a group".into(), [run("DISCARD ALL"), run(SHOW), sync()].concat()));
+    cases.push(("DISCARD ALL in queries".into(), [query("DISCARD ALL"), query(SHOW)].concat()));
+    cases.push(("DISCARD ALL in a string".into(), query(&format!("DISCARD ALL; {SHOW}"))));
+    for reset in ["RESET work_mem", "SET LOCAL work_mem TO DEFAULT", "RESET DateStyle"] {
+        let late = query("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE");
+        let block = [query("BEGIN"), query(reset), late, query("SHOW transaction_isolation"), query(SHOW)].concat();
+        cases.push((format!("SET TRANSACTION behind {reset}"), block));
+    }
+    let user = [("user", "demo"), ("database", &*database)];
+    let greeting = startup(196_608, &[&user[..], &BEGAN].concat());
+    let answers = |port: u16, bytes: &[u8]| {
+        let mut client = Raw::connect(port);
+        client.send(&greeting);
+        client.until(b'Z');
+        let mut answers = Vec::new();
+        // What follows tells what is left.
+        for bytes in
+            [&query(set), bytes, &query(SHOW), &query("ROLLBACK"), &query(SHOW), &query("DISCARD ALL"), &query(SHOW)]
+        {
+            client.send(bytes);
+            let readies = bytes.iter().enumerate().filter(|(at, _)| ends(bytes, *at)).count();
+            for _ in 0..readies {
+                // When a parameter is reported is not promised.
+                answers.push(client.until(b'Z').into_iter().filter(|(tag, _)| *tag != b'S').collect::<Vec<_>>());
+            }
+        }
+        answers
+    };
+    for (label, bytes) in cases {
+        let theirs = answers(gateway.cluster.primary().port(), &bytes);
+        assert_eq!(shown(&answers(gateway.port, &bytes)), shown(&theirs), "{label}");
+    }
+    assert_eq!(
+        gateway.query(&database, "SELECT concat(current_setting('work_mem'), current_setting('app.began', true))"),
+        "4MB"
+    );
+}
+
+/// Whether a message begins at a place that a ReadyForQuery answers.
+fn ends(bytes: &[u8], at: usize) -> bool {
+    let mut start = 0;
+    while start < at {
+        let len: [u8; 4] = bytes[start + 1..start + 5].try_into().unwrap();
+        start += 1 + u32::from_be_bytes(len) as usize;
+    }
+    start == at && matches!(bytes[at], b'Q' | b'S')
+}
+
+fn shown(answers: &[Vec<(u8, Vec<u8>)>]) -> Vec<String> {
+    let one = |(tag, body): &(u8, Vec<u8>)| {
+        format!("{}{}", char::from(*tag), String::from_utf8_lossy(body).replace('\0', "."))
+    };
+    answers.iter().map(|answer| answer.iter().map(one).collect::<Vec<_>>().join(" ")).collect()
 }

@@ -144,7 +144,7 @@ impl Reader<'_> {
         }
         if let Some(name) = self.setting_name() {
             s.settings.push(name);
-            if !local && (self.eat("to") || self.eat_mark(b"=")) && self.word(0) == "default" {
+            if (self.eat("to") || self.eat_mark(b"=")) && self.word(0) == "default" {
                 s.kind = Kind::Reset;
             }
         } else {
@@ -194,7 +194,10 @@ impl Reader<'_> {
         }
         match self.setting_name() {
             Some(name) => s.settings.push(name),
-            None => s.effects |= Effects::ALL_SETTINGS,
+            None => {
+                s.understood = Understood::Lexed;
+                s.effects |= Effects::ALL_SETTINGS;
+            }
         }
     }
 
