@@ -57,6 +57,16 @@ CONTROLS = ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT a", "ROLLBACK TO a", "RELE
             "SET search_path = other, public", "RESET search_path", "SET ROLE twin_one", "RESET ROLE", "SET LOCAL TimeZone = 'Asia/Tokyo'"]
 
 
+def executes_what_failed(step):
+    """Whether a step executes an unnamed portal that it did not bind itself right before."""
+    bound = False
+    for op in step.get("ops", ()):
+        if op[0] == "E" and op[1] == "" and not bound:
+            return True
+        bound = op[0] != "S" and (bound or op[:2] == ["B", ""])
+    return False
+
+
 class Draw:
     """Draws steps for one client after the other."""
 
@@ -282,6 +292,7 @@ class Draw:
         if status == "E":
             # A server that lacks a statement cannot prepare it there to describe it.
             steps = [(weight, step) for weight, step in steps if not any(op[:2] == ["D", "S"] for op in step.get("ops", ()))]
+            steps = [(weight, step) for weight, step in steps if not executes_what_failed(step)]
         steps = [(weight, step) for weight, step in steps if wanted(step)]
         return self.rng.choices([step for _, step in steps], [weight for weight, _ in steps])[0]
 
