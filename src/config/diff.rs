@@ -141,13 +141,20 @@ fn secrets(config: &Config) -> BTreeMap<String, &Secret> {
     });
     let users = config.users.iter().filter_map(|(name, user)| {
         let credential = user.credential.as_ref()?;
-        let kind = match credential {
-            super::Credential::Password(_) => "password",
-            super::Credential::ScramVerifier(_) => "scram-verifier",
-            super::Credential::Md5Hash(_) => "md5-hash",
-        };
-        Some((format!("users.{}.credential.{kind}", segment(name)), credential.secret()))
+        Some((format!("users.{}.credential.{}", segment(name), kind(credential)), credential.secret()))
+    });
+    let console = config.console_users.iter().map(|(name, credential)| {
+        (format!("console_users.{}.{}", segment(name), kind(credential)), credential.secret())
     });
     let token = token.map(|secret| ("admin.token".to_owned(), secret));
-    token.into_iter().chain(monitors).chain(users).collect()
+    token.into_iter().chain(monitors).chain(users).chain(console).collect()
+}
+
+/// The word under which serde shows a credential.
+fn kind(credential: &super::Credential) -> &'static str {
+    match credential {
+        super::Credential::Password(_) => "password",
+        super::Credential::ScramVerifier(_) => "scram-verifier",
+        super::Credential::Md5Hash(_) => "md5-hash",
+    }
 }

@@ -19,6 +19,10 @@ table! {
         server: RawServer,
         /// The admin listener: metrics, health, API. Without this table there is none.
         admin: RawAdmin,
+        /// The console: a database named `pointsman`, or `pgbouncer`, that shows what goes on, unless `[databases]` lists one of that
+        /// name. `psql -h SOCKET_DIRECTORY -p 6432 pointsman -c "SHOW HELP"`. Without this table only processes of the gateway's
+        /// own system user, or root's, come in, through its Unix socket.
+        console: RawConsole,
         /// Routing policies and the bounds on them.
         policies: RawPolicies,
         /// Defaults of every pool. A pool is the set of connections to one server for one database
@@ -110,6 +114,22 @@ table! {
         listen: Text = "127.0.0.1:9632",
         /// A file that holds the token which commands must bring. Without one, only reading is allowed.
         token_file: Text,
+    }
+}
+
+table! {
+    /// The console.
+    RawConsole {
+        /// Who may use it from anywhere, with a password. They need not be users of the servers.
+        users: Map<RawConsoleUser>,
+    }
+}
+
+table! {
+    /// A user of the console.
+    RawConsoleUser {
+        /// The password, a SCRAM verifier (`SCRAM-SHA-256$…`) or an md5 hash (`md5…`); as a text, `{ env = "NAME" }` or `{ file = "PATH" }`.
+        password: RawSecret,
     }
 }
 

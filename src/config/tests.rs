@@ -224,7 +224,7 @@ fn unknown_keys_are_told_with_the_nearest() {
 p.toml:4:1: error: clusters.main.wieght: is no key of this table
     its keys are `primary`, `replicas`, `nodes`, `shards`, `tls`, `monitor`, `read_your_writes`, `max_lag` and `ejection`
 p.toml:5:2: error: serv: is no key of this table
-    its keys are `server`, `admin`, `policies`, `pool`, `log`, `clusters`, `databases`, `peers` and `users`
+    its keys are `server`, `admin`, `console`, `policies`, `pool`, `log`, `clusters`, `databases`, `peers` and `users`
 p.toml:7:1: error: clusters.main.monitor.zzz: is no key of this table
     its keys are `user`, `password`, `database`, `interval` and `timeout`",
     );
@@ -391,6 +391,21 @@ p.toml:4:62: error: peers.nodes.x: \"x\" is not a number from 1 to 1023
         "p.toml:3:1: warning: peers: names no other gateway
     write under [peers.nodes] the others' addresses: 2 = \"HOST:PORT\"",
     );
+}
+
+#[test]
+fn console_users_need_passwords() {
+    let main = "[clusters.main]\nprimary = \"a\"\n";
+    let config = good(&format!("{main}[console.users.ops]\npassword = {{ env = \"APP_PASSWORD\" }}\n"));
+    assert_eq!(config.console_users["ops"], Credential::Password(Secret::new("hunter2")));
+    assert!(config.users.is_empty() && good(main).console_users.is_empty());
+    check(
+        &format!("{main}[console.users.ops]\n"),
+        "p.toml:3:16: error: console.users.ops: needs a `password`\n    write password = { file = \"PATH\" }",
+    );
+    let other = good(&format!("{main}[console.users.ops]\npassword = \"x\"\n"));
+    let changes: Vec<_> = diff(&config, &other).into_iter().map(|change| change.path).collect();
+    assert_eq!(changes, ["console_users.ops.password"]);
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct Config {
     pub server: Server,
     /// The admin listener, if there is one.
     pub admin: Option<Admin>,
+    /// The console's users and their passwords.
+    pub console_users: BTreeMap<String, Credential>,
     /// The policy folder and the bounds on policies.
     pub policies: Policies,
     /// Defaults of every pool; see [`Config::pool_for`].

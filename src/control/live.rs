@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::auth::StoredPassword;
-use crate::config::Config;
+use crate::config::{Config, Credential};
 use crate::net::{NetError, ServerTls, ServerTlsFiles, ServerTlsMode};
 use crate::pool::Budget;
 
@@ -24,7 +24,7 @@ pub enum LiveError {
     #[error(transparent)]
     Net(#[from] NetError),
     /// A user's password.
-    #[error("[users.{user}]: {source}")]
+    #[error("the password of user \"{user}\": {source}")]
     Password {
         /// The user.
         user: String,
@@ -42,6 +42,8 @@ pub struct Live {
     pub clusters: BTreeMap<String, Arc<Cluster>>,
     /// What is kept of the configured users.
     pub users: HashMap<String, StoredPassword>,
+    /// The console's.
+    pub console_users: HashMap<String, StoredPassword>,
     /// TLS towards clients.
     pub tls: Option<ServerTls>,
     /// The gateways that pass each other's cancel requests on.
@@ -59,12 +61,18 @@ impl Live {
     /// A certificate or password that cannot be used; nothing was changed then.
     pub fn build(config: Config, old: Option<&Self>, budget: &Arc<Budget>, workers: usize) -> Result<Self, LiveError> {
         let mut users = HashMap::new();
+        let stored = |name: &String, credential: &Credential| {
+            let stored = StoredPassword::parse(credential.secret().expose());
+            stored.map_err(|source| LiveError::Password { user: name.clone(), source })
+        };
         for (name, user) in &config.users {
             if let Some(credential) = &user.credential {
-                let stored = StoredPassword::parse(credential.secret().expose())
-                    .map_err(|source| LiveError::Password { user: name.clone(), source })?;
-                users.insert(name.clone(), stored);
+                users.insert(name.clone(), stored(name, credential)?);
             }
+        }
+        let mut console_users = HashMap::new();
+        for (name, credential) in &config.console_users {
+            console_users.insert(name.clone(), stored(name, credential)?);
         }
         let tls = match &config.server.tls {
             None => None,
@@ -100,7 +108,7 @@ impl Live {
             clusters.insert(name.clone(), built);
         }
         budget.set_limit(config.max_server_connections);
-        Ok(Self { config, clusters, users, tls, peers, serial, catalogs })
+        Ok(Self { config, clusters, users, console_users, tls, peers, serial, catalogs })
     }
 
     /// Whether only configured users are let in.

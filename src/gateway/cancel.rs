@@ -7,7 +7,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use rand::Rng as _;
@@ -16,8 +17,11 @@ use tokio::sync::Notify;
 
 use super::peers::process_id;
 use crate::admin::Sessions;
+use crate::net::Peer;
 use crate::pool::{CancelGate, CancelTarget};
 use crate::session::Pins;
+use crate::upstream::Settings;
+use crate::wire::TransactionStatus;
 use crate::wire::startup::CancelKey;
 
 /// Nothing waits.
@@ -36,24 +40,84 @@ pub(super) struct Registry {
     sessions: Mutex<HashMap<u32, Arc<Handle>, foldhash::fast::RandomState>>,
 }
 
-/// What can be done to a session from outside.
+/// What can be done to a session from outside, and what is seen of it there.
 #[derive(Debug)]
 pub(super) struct Handle {
     /// What the client was told.
     pub(super) key: CancelKey,
-    running: Mutex<Option<(Arc<CancelGate>, Arc<CancelTarget>)>>,
+    pub(super) who: Who,
+    work: Mutex<Work>,
     /// Whether something waits without a server: see [`Handle::waiting`].
     waits: AtomicU8,
-    /// The server is kept between two transactions.
-    resting: AtomicBool,
-    /// Why, as of the last time.
-    pins: Mutex<Pins>,
+    /// Since when, as of the last time.
+    waits_since: Mutex<Option<Instant>>,
+    /// The transaction status that the client was told, as the protocol's byte.
+    transaction: AtomicU8,
     cancelled: Notify,
+}
+
+/// Whose session it is.
+#[derive(Debug)]
+pub(super) struct Who {
+    /// The session's number.
+    pub(super) id: u64,
+    /// C: a client's, R: a replication client's, A: the console's.
+    pub(super) kind: &'static str,
+    pub(super) user: Box<str>,
+    pub(super) database: Box<str>,
+    pub(super) peer: Peer,
+    /// The TLS version.
+    pub(super) tls: Option<&'static str>,
+    pub(super) since: SystemTime,
+    /// What the client began with.
+    pub(super) baseline: Arc<Settings>,
+}
+
+impl Who {
+    /// What the client called itself when it connected.
+    pub(super) fn application_name(&self) -> &str {
+        self.baseline.value("application_name").unwrap_or_default()
+    }
+}
+
+/// What works for a session.
+#[derive(Debug, Default)]
+struct Work {
+    server: Option<(Arc<CancelGate>, Arc<CancelTarget>)>,
+    /// The server is kept between two transactions.
+    resting: bool,
+    /// Why, as of the last time.
+    pins: Pins,
+}
+
+impl Work {
+    /// A word for what the session does, if it has a server.
+    fn state(&self) -> Option<&'static str> {
+        self.server.as_ref().map(|_| if self.resting { "pinned" } else { "active" })
+    }
+
+    fn causes(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let session_mode = (self.resting && !self.pins.any()).then_some("session pooling");
+        self.pins.names().chain(session_mode)
+    }
+}
+
+/// A session as it is seen from outside.
+pub(super) struct Sight {
+    /// idle, waiting, active or pinned.
+    pub(super) state: &'static str,
+    pub(super) transaction: TransactionStatus,
+    /// Why the server is kept.
+    pub(super) pins: Vec<&'static str>,
+    /// For how long it has waited for a server, if it waits.
+    pub(super) waits: Option<Duration>,
+    /// The server that it has.
+    pub(super) target: Option<Arc<CancelTarget>>,
 }
 
 impl Registry {
     /// A new session's handle under a random key, which names gateway `id` if there are several; `long` for protocol 3.2.
-    pub(super) fn register(&self, long: bool, id: Option<u32>) -> Arc<Handle> {
+    pub(super) fn register(&self, long: bool, id: Option<u32>, who: Who) -> Arc<Handle> {
         let mut secret = [0_u8; LONG_SECRET];
         rand::rng().fill_bytes(&mut secret);
         let secret = &secret[..if long { LONG_SECRET } else { 4 }];
@@ -65,10 +129,11 @@ impl Registry {
             }
             let handle = Arc::new(Handle {
                 key: CancelKey { pid, secret: secret.into() },
-                running: Mutex::new(None),
+                who,
+                work: Mutex::default(),
                 waits: AtomicU8::new(RESTS),
-                resting: AtomicBool::new(false),
-                pins: Mutex::default(),
+                waits_since: Mutex::new(None),
+                transaction: AtomicU8::new(TransactionStatus::Idle.byte()),
                 cancelled: Notify::new(),
             });
             sessions.insert(pid, Arc::clone(&handle));
@@ -86,21 +151,22 @@ impl Registry {
         self.sessions.lock().len()
     }
 
+    /// All sessions.
+    pub(super) fn all(&self) -> Vec<Arc<Handle>> {
+        self.sessions.lock().values().cloned().collect()
+    }
+
     /// What all sessions do now.
     pub(super) fn states(&self) -> Sessions {
-        let handles: Vec<_> = self.sessions.lock().values().cloned().collect();
         let mut states = Sessions::default();
-        for handle in handles {
-            if handle.running.lock().is_none() {
-                let waits = handle.waits.load(Ordering::Relaxed) != RESTS;
-                *(if waits { &mut states.waiting } else { &mut states.idle }) += 1;
+        for handle in self.all() {
+            let work = handle.work.lock();
+            if work.server.is_none() {
+                *(if handle.waits_now() { &mut states.waiting } else { &mut states.idle }) += 1;
                 continue;
             }
-            let resting = handle.resting.load(Ordering::Relaxed);
-            *(if resting { &mut states.pinned } else { &mut states.active }) += 1;
-            let pins = *handle.pins.lock();
-            let session_mode = (resting && !pins.any()).then_some("session pooling");
-            for cause in pins.names().chain(session_mode) {
+            *(if work.resting { &mut states.pinned } else { &mut states.active }) += 1;
+            for cause in work.causes() {
                 match states.pins.iter_mut().find(|(known, _)| *known == cause) {
                     Some((_, count)) => *count += 1,
                     None => states.pins.push((cause, 1)),
@@ -118,7 +184,7 @@ impl Registry {
             return false;
         }
         // Entered under the lock: the session cannot give the server back in between.
-        let running = handle.running.lock().as_ref().map(|(gate, target)| (gate.enter(), Arc::clone(target)));
+        let running = handle.work.lock().server.as_ref().map(|(gate, target)| (gate.enter(), Arc::clone(target)));
         match running {
             Some((guard, target)) => {
                 if let Err(error) = target.connector.cancel(&target.key).await {
@@ -140,27 +206,53 @@ impl Registry {
 impl Handle {
     /// A server works for the session from now on.
     pub(super) fn runs(&self, gate: &Arc<CancelGate>, target: &Arc<CancelTarget>) {
-        *self.running.lock() = Some((Arc::clone(gate), Arc::clone(target)));
+        self.work.lock().server = Some((Arc::clone(gate), Arc::clone(target)));
     }
 
     /// No server works for it any more.
     pub(super) fn rests(&self) {
-        *self.running.lock() = None;
+        *self.work.lock() = Work::default();
     }
 
     /// The server is kept though nothing runs on it.
     pub(super) fn keeps(&self, pins: Pins) {
-        *self.pins.lock() = pins;
-        self.resting.store(true, Ordering::Relaxed);
+        let mut work = self.work.lock();
+        (work.resting, work.pins) = (true, pins);
     }
 
     /// The server that is kept works again.
     pub(super) fn works(&self) {
-        self.resting.store(false, Ordering::Relaxed);
+        self.work.lock().resting = false;
+    }
+
+    /// The client is told this status, or will be.
+    #[inline]
+    pub(super) fn shows(&self, status: TransactionStatus) {
+        self.transaction.store(status.byte(), Ordering::Relaxed);
+    }
+
+    /// What is seen of it now.
+    pub(super) fn sight(&self) -> Sight {
+        let transaction = self.transaction.load(Ordering::Relaxed);
+        let transaction = TransactionStatus::from_byte(transaction).unwrap_or_default();
+        let work = self.work.lock();
+        let waits = self.waits_now() && work.server.is_none();
+        Sight {
+            state: work.state().unwrap_or(if waits { "waiting" } else { "idle" }),
+            transaction,
+            pins: work.causes().collect(),
+            waits: self.waits_since.lock().filter(|_| waits).map(|since| since.elapsed()),
+            target: work.server.as_ref().map(|(_, target)| Arc::clone(target)),
+        }
+    }
+
+    fn waits_now(&self) -> bool {
+        self.waits.load(Ordering::Relaxed) != RESTS
     }
 
     /// Waits for a cancel of a statement that no server has yet; the guard ends the readiness for one.
     pub(super) fn waiting(&self) -> Waiting<'_> {
+        *self.waits_since.lock() = Some(Instant::now());
         self.waits.store(WAITS, Ordering::Release);
         Waiting(self)
     }

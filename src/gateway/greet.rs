@@ -4,14 +4,15 @@
 //! Deliberately absent: who may log in (`login`).
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::{Buf as _, BytesMut};
 
-use super::cancel::Handle;
+use super::cancel::{Handle, Who};
 use super::context::Context;
 use super::drive::Conversation;
 use super::replication::{self, Replication};
-use super::{drive, io, login, peers};
+use super::{console, drive, io, login, peers};
 use crate::control::Account;
 use crate::net::{self, Stream};
 use crate::observe::Refusal;
@@ -80,6 +81,7 @@ pub(super) async fn greet(stream: Stream, context: Arc<Context>, worker: usize) 
                     let (context, handle) = (Arc::clone(&context), Arc::clone(&handle));
                     drive::drive(Conversation::new(stream, *session, account, context, handle, worker, id)).await;
                 }
+                Opened::Console(early) => Box::pin(console::serve(stream, early, &context, &handle)).await,
                 Opened::Replication(replication) => Box::pin(replication.relay(stream, &context, &handle, id)).await,
             }
             context.cancels.forget(&handle);
@@ -97,6 +99,8 @@ pub(super) async fn greet(stream: Stream, context: Arc<Context>, worker: usize) 
 enum Opened {
     Session(Box<Session>, Arc<Account>),
     Replication(Box<Replication>),
+    /// With what the client sent ahead.
+    Console(BytesMut),
 }
 
 async fn open(id: u64, stream: Stream, context: &Arc<Context>, worker: usize) -> Option<(Stream, Arc<Handle>, Opened)> {
@@ -242,21 +246,28 @@ async fn log_in(
     if version > NEWEST || version == PROTOCOL_3_0 + 1 || !options.is_empty() {
         backend::write_negotiate(&mut out, spoken, &options);
     }
+    let mut who = who(greeted);
     let (opened, reported) = match replication::wanted(&greeted.startup)? {
+        None if console::wanted(&greeted.startup, context) => {
+            who.kind = "A";
+            (Opened::Console(BytesMut::new()), console::open(greeted, context, &mut out).await?)
+        }
         None => {
             let login::LoggedIn { account, baseline, reported } =
                 login::log_in(greeted, context, worker, &mut out).await?;
+            who.baseline = Arc::clone(&baseline);
             let session = Session::new(Arc::clone(&context.session), baseline, Arc::clone(&reported));
             (Opened::Session(Box::new(session), account), reported)
         }
         Some(kind) => {
+            who.kind = "R";
             let replication = replication::open(kind, greeted, context, worker, &mut out).await?;
             let reported = replication.reported();
             (Opened::Replication(Box::new(replication)), reported)
         }
     };
-    let handle =
-        context.cancels.register(spoken == PROTOCOL_3_2, context.live.load().peers.as_ref().map(|peers| peers.id));
+    let id = context.live.load().peers.as_ref().map(|peers| peers.id);
+    let handle = context.cancels.register(spoken == PROTOCOL_3_2, id, who);
     for (name, value) in reported.iter() {
         backend::write_parameter_status(&mut out, name, value);
     }
@@ -276,6 +287,23 @@ async fn log_in(
             replication.early = early;
             Opened::Replication(replication)
         }
+        Opened::Console(_) => Opened::Console(early),
     };
     Ok((handle, opened))
+}
+
+/// What a client says of itself.
+fn who(greeted: &Greeted) -> Who {
+    let user = greeted.startup.parameter("user").unwrap_or_default();
+    let database = greeted.startup.parameter("database").filter(|name| !name.is_empty()).unwrap_or(user);
+    Who {
+        id: greeted.id,
+        kind: "C",
+        user: user.into(),
+        database: database.into(),
+        peer: greeted.stream.peer().clone(),
+        tls: greeted.stream.tls_version(),
+        since: SystemTime::now(),
+        baseline: Arc::default(),
+    }
 }

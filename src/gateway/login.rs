@@ -124,6 +124,28 @@ pub(super) async fn configured(
     }
 }
 
+/// Lets in a client of the console that needs no password.
+pub(super) async fn trust(greeted: &mut Greeted, context: &Context, out: &mut BytesMut) -> Result<(), Refused> {
+    exchange(greeted, context, ClientMethod::Trust, None, out).await.map(|_| ())
+}
+
+/// Lets in a client of the console that proves to know a password; without one to compare with, as if it had been wrong.
+pub(super) async fn prove(
+    greeted: &mut Greeted,
+    context: &Context,
+    stored: Option<&StoredPassword>,
+    out: &mut BytesMut,
+) -> Result<(), Refused> {
+    let method = match stored {
+        Some(stored) if matches!(stored.credentials(), Credentials::Md5(_)) => ClientMethod::Md5,
+        _ => ClientMethod::ScramSha256,
+    };
+    match exchange(greeted, context, method, stored, out).await? {
+        (ClientStep::Accepted(_), _) => Ok(()),
+        _ => Err(no_end()),
+    }
+}
+
 /// A user that only the servers know.
 async fn tried_on_server(
     greeted: &mut Greeted,

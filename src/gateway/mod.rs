@@ -9,6 +9,7 @@ mod accept;
 mod block;
 mod cancel;
 mod checkout;
+mod console;
 mod context;
 mod drive;
 mod greet;

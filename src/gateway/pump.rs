@@ -85,6 +85,7 @@ impl Conversation {
             if self.may_settle() {
                 return Poll::Ready(Event::Settle);
             }
+            self.handle.shows(self.session.status());
             if let Some(event) = ready!(self.poll_client(task)) {
                 return Poll::Ready(event);
             }

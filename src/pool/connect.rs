@@ -133,6 +133,27 @@ impl Connector {
         Self(Arc::new(Parts { startup, ..Arc::unwrap_or_clone(self.0) }))
     }
 
+    /// The node's name.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.0.node
+    }
+
+    /// The database's name on the server.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.0.database
+    }
+
+    /// Where it connects to: a host and a port, or a socket's path.
+    #[must_use]
+    pub fn host_and_port(&self) -> (String, Option<u16>) {
+        match &self.0.address {
+            ServerAddress::Tcp { host, port } => (host.clone(), Some(*port)),
+            ServerAddress::Unix(path) => (path.display().to_string(), None),
+        }
+    }
+
     /// The user that it logs in as.
     #[must_use]
     pub fn user(&self) -> &str {

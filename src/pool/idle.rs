@@ -117,6 +117,11 @@ impl Idle {
         self.lists.iter_mut().flat_map(std::mem::take).map(|entry| entry.server).collect()
     }
 
+    /// All of them, to be looked at.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.lists.iter().flatten().map(|entry| &*entry.server)
+    }
+
     /// One that was idle for so long or longer.
     pub(super) fn take_unused(&mut self, long: Duration) -> Option<Box<Server>> {
         let now = self.now;

@@ -173,6 +173,8 @@ pub struct PoolCounts {
     pub idle: usize,
     /// Waiting for one.
     pub waiting: usize,
+    /// Of those, the longest so far.
+    pub longest_wait: Duration,
 }
 
 /// A waiter this old is served before any younger one, whatever worker the connection belongs to.
@@ -455,8 +457,15 @@ impl Pool {
     #[must_use]
     pub fn counts(&self) -> PoolCounts {
         let inner = self.inner.lock();
-        let waiting = inner.waiting.iter().filter(|waiter| waiter.waits()).count();
-        PoolCounts { open: inner.open.get(), idle: inner.idle.count(), waiting }
+        let waits = || inner.waiting.iter().filter(|waiter| waiter.waits());
+        let longest_wait = waits().map(|waiter| waiter.since).min().map_or(Duration::ZERO, |since| since.elapsed());
+        PoolCounts { open: inner.open.get(), idle: inner.idle.count(), waiting: waits().count(), longest_wait }
+    }
+
+    /// What is idle now, to be shown.
+    #[must_use]
+    pub fn idle_targets(&self) -> Vec<Arc<CancelTarget>> {
+        self.inner.lock().idle.servers().map(|server| Arc::clone(&server.target)).collect()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
@@ -33,13 +33,15 @@ pub struct Server {
     born: Instant,
 }
 
-/// Where and with what key a server's work is cancelled.
+/// Where and with what key a server's work is cancelled, and what else is shown of it.
 #[derive(Debug)]
 pub struct CancelTarget {
     /// Opens connections to the same node.
     pub connector: super::Connector,
     /// What the server gave at log-in.
     pub key: CancelKey,
+    /// When that was.
+    pub since: SystemTime,
 }
 
 /// Counts the cancel requests on their way to one server.
@@ -95,7 +97,7 @@ impl Server {
         epoch: u64,
     ) -> Self {
         let now = Instant::now();
-        let target = Arc::new(CancelTarget { connector, key: upstream.key.clone() });
+        let target = Arc::new(CancelTarget { connector, key: upstream.key.clone(), since: SystemTime::now() });
         Self { stream, upstream, gate: Arc::default(), target, worker, epoch, number: 0, born: now }
     }
 

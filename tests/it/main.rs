@@ -11,6 +11,7 @@ mod auth;
 mod bulk;
 mod cancel;
 mod clients;
+mod console;
 mod constants;
 mod demo;
 mod drivers;

@@ -58,6 +58,7 @@ impl Checker<'_, '_> {
         }
         Config {
             admin: raw.admin.given().map(|admin| self.admin(&admin.value)),
+            console_users: self.console_users(raw),
             log: self.log(&part(&raw.log)),
             peers: raw.peers.given().and_then(|peers| self.peers(peers)),
             server,

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::Checker;
+use crate::config::decode::Field;
+use crate::config::leaves::RawSecret;
 use crate::config::raw::RawConfig;
 use crate::config::secret::{Credential, Secret};
 use crate::config::types::{Pool, User};
@@ -14,18 +16,38 @@ impl Checker<'_, '_> {
     pub(super) fn users(&mut self, raw: &RawConfig, pool: &Pool) -> BTreeMap<String, User> {
         let mut users = BTreeMap::new();
         for (name, at) in raw.users.value().into_iter().flat_map(|users| &users.0) {
-            let credential = self.secret(&at.value.password).map(credential);
-            if credential.as_ref().is_some_and(Result::is_err)
-                && let Some(password) = at.value.password.given()
-            {
-                let message = "begins like a SCRAM verifier and is none";
-                let help = "copy rolpassword from pg_authid whole: SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY";
-                self.problems.error(&password.span, &password.path, message, help.to_owned());
-            }
+            let credential = self.credential(&at.value.password);
             let pool = self.overrides(&at.value.pool, pool);
-            users.insert(name.clone(), User { credential: credential.and_then(Result::ok), pool });
+            users.insert(name.clone(), User { credential, pool });
         }
         users
+    }
+
+    /// The console's users: each needs a password, since no server is there to ask.
+    pub(super) fn console_users(&mut self, raw: &RawConfig) -> BTreeMap<String, Credential> {
+        let mut users = BTreeMap::new();
+        let given = raw.console.value().and_then(|console| console.users.value());
+        for (name, at) in given.into_iter().flat_map(|users| &users.0) {
+            if at.value.password.is_absent() {
+                let help = "write password = { file = \"PATH\" }".to_owned();
+                self.problems.error(&at.span, &at.path, "needs a `password`", help);
+            }
+            let credential = self.credential(&at.value.password);
+            users.extend(credential.map(|credential| (name.clone(), credential)));
+        }
+        users
+    }
+
+    fn credential(&mut self, field: &Field<RawSecret>) -> Option<Credential> {
+        let credential = self.secret(field).map(credential);
+        if credential.as_ref().is_some_and(Result::is_err)
+            && let Some(password) = field.given()
+        {
+            let message = "begins like a SCRAM verifier and is none";
+            let help = "copy rolpassword from pg_authid whole: SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY";
+            self.problems.error(&password.span, &password.path, message, help.to_owned());
+        }
+        credential.and_then(Result::ok)
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) const POLICIES: &str = "[policies]\ndirectory = \"policies\"\n";
 pub(crate) struct Setup<'a> {
     cluster: &'a Cluster,
     server: String,
+    socket: bool,
     pool: String,
     main: String,
     more: String,
@@ -34,6 +35,12 @@ impl<'a> Setup<'a> {
     /// Lines of `[server]`.
     pub(crate) fn server(mut self, lines: &str) -> Self {
         let _ = writeln!(self.server, "{lines}");
+        self
+    }
+
+    /// Listens on a Unix socket as well, in the configuration's folder.
+    pub(crate) fn socket(mut self) -> Self {
+        self.socket = true;
         self
     }
 
@@ -94,10 +101,11 @@ impl<'a> Setup<'a> {
             .map(|index| node(index, &format!(", weight = {}", self.weights.get(index - 1).unwrap_or(&1))))
             .collect();
         format!(
-            "[server]\nlisten = [\"127.0.0.1:{port}\"]\ndrain_timeout = \"2s\"\n{}\n\
+            "[server]\nlisten = [\"127.0.0.1:{port}\"{}]\ndrain_timeout = \"2s\"\n{}\n\
              [admin]\nlisten = \"127.0.0.1:{}\"\n\n[pool]\n{}\n\
              [clusters.main]\nprimary = {}\nreplicas = [{}]\n{}\n\
              [clusters.main.monitor]\nuser = \"postgres\"\ninterval = \"200ms\"\n\n{}",
+            if self.socket { ", \".\"" } else { "" },
             self.server,
             port + 1,
             self.pool,
@@ -186,6 +194,7 @@ impl<'a> Gateway<'a> {
         Setup {
             cluster,
             server: String::new(),
+            socket: false,
             pool: String::new(),
             main: String::new(),
             more: String::new(),

@@ -1,0 +1,254 @@
+//! The console: who may come in, and what it shows of sessions at work.
+
+use std::collections::HashMap;
+use std::process::Command;
+
+use tokio_postgres::{Client, NoTls};
+
+use crate::support::{
+    Gateway, Raw, database, direct, eventually, fail, message, run, sqlstate, startup, succeed, tool,
+};
+
+/// A console user, and nobody else's business.
+const USERS: &str = "[console.users.ops]\npassword = \"open sesame\"\n";
+
+/// psql at the console, over TCP as `ops`.
+fn psql(gateway: &Gateway<'_>, name: &str, sql: &str) -> Command {
+    let mut command = tool("psql");
+    let url = format!("postgres://ops@127.0.0.1:{}/{name}", gateway.port);
+    command.env("PGPASSWORD", "open sesame").args(["-XqA", "-F", "|", "-P", "footer=off", "-c", sql, &url]);
+    command
+}
+
+/// A table of the console's, each row by its columns' names.
+fn show(gateway: &Gateway<'_>, table: &str) -> Vec<HashMap<String, String>> {
+    let text = succeed(&mut psql(gateway, "pointsman", &format!("SHOW {table}")));
+    let mut lines = text.lines().map(|line| line.split('|').map(str::to_owned).collect::<Vec<_>>());
+    let names = lines.next().expect("psql prints the columns first");
+    lines.map(|values| names.iter().cloned().zip(values).collect()).collect()
+}
+
+/// What SHOW CLIENTS says of the client that calls itself `name`.
+#[track_caller]
+fn client(gateway: &Gateway<'_>, name: &str) -> HashMap<String, String> {
+    let mut found = show(gateway, "CLIENTS");
+    found.retain(|row| row["application_name"] == name);
+    assert_eq!(found.len(), 1, "{name}: {found:?}");
+    found.remove(0)
+}
+
+/// State, transaction and pins of a client.
+#[track_caller]
+fn conduct(gateway: &Gateway<'_>, name: &str) -> [String; 3] {
+    let row = client(gateway, name);
+    ["state", "transaction", "pins"].map(|column| row[column].clone())
+}
+
+async fn named(gateway: &Gateway<'_>, database: &str, name: &str) -> Client {
+    let url = format!("{}?application_name={name}", gateway.url(database));
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    client
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_are_shown_with_what_they_do_and_why_they_keep_their_server() {
+    if direct() {
+        return;
+    }
+    let database = database("console");
+    let gateway = Gateway::setup().pool("size = 4").more(USERS).start();
+    let session = named(&gateway, &database, "worker").await;
+    session.batch_execute("SELECT 1").await.unwrap();
+    eventually("it to be idle", || conduct(&gateway, "worker") == ["idle", "none", ""]);
+    let row = client(&gateway, "worker");
+    assert_eq!(
+        (row["type"].as_str(), row["user"].as_str(), row["database"].as_str()),
+        ("C", "demo", database.as_str())
+    );
+    assert_eq!((row["addr"].as_str(), row["node"].as_str(), row["link"].as_str()), ("127.0.0.1", "", ""));
+    assert!(row["port"].parse::<u16>().unwrap() > 0 && row["connect_time"].ends_with(" UTC"), "{row:?}");
+
+    for (sql, cause, undo) in [
+        ("CREATE TEMP TABLE mine (n int)", "temporary objects", "DROP TABLE mine"),
+        ("SELECT pg_advisory_lock(7)", "advisory locks", "SELECT pg_advisory_unlock(7)"),
+        ("PREPARE one AS SELECT 1", "SQL PREPARE", "DEALLOCATE one"),
+        ("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT generate_series(1, 9); COMMIT", "WITH HOLD cursors", "CLOSE c"),
+    ] {
+        session.batch_execute(sql).await.unwrap();
+        eventually(cause, || conduct(&gateway, "worker") == ["pinned", "none", cause]);
+        let row = client(&gateway, "worker");
+        assert_eq!(row["node"], "primary", "{row:?}");
+        // The server that it keeps, by its process and from the other side.
+        let pid: i32 = session.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        assert_eq!(row["remote_pid"], pid.to_string());
+        eventually("the server to be kept again", || client(&gateway, "worker")["state"] == "pinned");
+        let server = show(&gateway, "SERVERS").into_iter().find(|server| server["link"] == row["ptr"]);
+        let server = server.unwrap_or_else(|| panic!("no server of {row:?}"));
+        assert_eq!((&server["ptr"], server["state"].as_str()), (&row["link"], "pinned"));
+        session.batch_execute(undo).await.unwrap();
+        eventually("it to be idle again", || conduct(&gateway, "worker") == ["idle", "none", ""]);
+    }
+    session.batch_execute("CREATE TEMP TABLE mine (n int); SELECT pg_advisory_lock(7)").await.unwrap();
+    eventually("both", || client(&gateway, "worker")["pins"] == "temporary objects, advisory locks");
+    session.batch_execute("DROP TABLE mine; SELECT pg_advisory_unlock(7)").await.unwrap();
+
+    // Transactions: one that waits for its first statement, one at work, one that failed.
+    session.batch_execute("BEGIN").await.unwrap();
+    eventually("BEGIN alone", || conduct(&gateway, "worker") == ["idle", "open", ""]);
+    session.batch_execute("SELECT pg_current_xact_id()").await.unwrap();
+    eventually("a transaction", || conduct(&gateway, "worker") == ["active", "open", ""]);
+    session.batch_execute("SELECT 1/0").await.unwrap_err();
+    eventually("a failed one", || conduct(&gateway, "worker") == ["active", "failed", ""]);
+    session.batch_execute("ROLLBACK").await.unwrap();
+    eventually("its end", || conduct(&gateway, "worker") == ["idle", "none", ""]);
+    drop(session);
+    eventually("it to be gone", || show(&gateway, "CLIENTS").iter().all(|row| row["application_name"] != "worker"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_is_seen_to_wait() {
+    if direct() {
+        return;
+    }
+    let database = database("console_wait");
+    let gateway = Gateway::setup().pool("size = 1").more(USERS).start();
+    let (holder, waiter) = (named(&gateway, &database, "holder").await, named(&gateway, &database, "waiter").await);
+    holder.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
+    let waiting = tokio::spawn(async move { waiter.batch_execute("SELECT pg_current_xact_id()").await });
+    eventually("a second's wait", || {
+        let row = client(&gateway, "waiter");
+        row["state"] == "waiting" && row["wait"].parse::<u64>().unwrap() >= 1
+    });
+    let pools = show(&gateway, "POOLS");
+    let pool = pools.iter().find(|pool| pool["database"] == database).unwrap();
+    assert_eq!((pool["user"].as_str(), pool["cl_waiting"].as_str(), pool["sv_active"].as_str()), ("demo", "1", "1"));
+    assert!(pool["maxwait"].parse::<u64>().unwrap() >= 1 && pool["pool_mode"] == "transaction", "{pool:?}");
+    assert_eq!(client(&gateway, "holder")["wait"], "0");
+    holder.batch_execute("COMMIT").await.unwrap();
+    waiting.await.unwrap().unwrap();
+    let databases = show(&gateway, "DATABASES");
+    assert_eq!((databases.len(), databases[0]["name"].as_str(), databases[0]["pool_size"].as_str()), (1, "*", "1"));
+    let nodes = show(&gateway, "NODES");
+    let roles: Vec<_> = nodes.iter().map(|node| (node["node"].as_str(), node["role"].as_str())).collect();
+    assert_eq!(roles, [("primary", "primary"), ("r1", "replica"), ("r2", "replica")]);
+    assert!(show(&gateway, "SERVERS").iter().any(|server| server["state"] == "idle"));
+    let lists: HashMap<_, _> =
+        show(&gateway, "LISTS").into_iter().map(|row| (row["list"].clone(), row["items"].clone())).collect();
+    assert_eq!((lists["databases"].as_str(), lists["pools"].as_str()), ("1", "1"), "{lists:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drivers_speak_to_it_in_either_protocol() {
+    if direct() {
+        return;
+    }
+    let gateway = Gateway::setup().more(USERS).start();
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(gateway.port).user("ops").password("open sesame").dbname("pgbouncer");
+    let (mut client, connection) = config.connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    // Extended, with results in binary.
+    let statement = client.prepare("SHOW CLIENTS").await.unwrap();
+    for _ in 0..3 {
+        let rows = client.query(&statement, &[]).await.unwrap();
+        assert_eq!(rows.len(), 1);
+        assert_eq!((rows[0].get::<_, &str>("type"), rows[0].get::<_, i64>("wait")), ("A", 0));
+        assert!(rows[0].get::<_, i64>("id") > 0 && rows[0].get::<_, Option<i64>>("remote_pid").is_none());
+    }
+    drop(statement);
+    // What it does not know is an error, and the session goes on; in a transaction, as everywhere.
+    for (sql, code) in [("SELECT 1", "42601"), ("SHOW nothing", "42601"), ("RELOAD", "0A000")] {
+        for error in [client.query(sql, &[]).await.map(|_| ()), client.batch_execute(sql).await] {
+            assert_eq!(error.unwrap_err().code().unwrap().code(), code, "{sql}");
+        }
+    }
+    let transaction = client.transaction().await.unwrap();
+    assert_eq!(transaction.query("SHOW VERSION", &[]).await.unwrap().len(), 1);
+    transaction.batch_execute("SELECT 1").await.unwrap_err();
+    let error = transaction.batch_execute("SHOW VERSION").await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "25P02");
+    transaction.rollback().await.unwrap();
+    // Simple, several in one string.
+    client.batch_execute("SET application_name = 'x'; SHOW LISTS; SHOW POOLS;").await.unwrap();
+    client.simple_query("").await.unwrap();
+    let help = succeed(&mut psql(&gateway, "pgbouncer", "SHOW HELP"));
+    for word in ["SHOW CLIENTS", "SHOW SERVERS", "SHOW NODES"] {
+        assert!(help.contains(word), "{help}");
+    }
+    let error = fail(&mut psql(&gateway, "pointsman", "DROP TABLE x"));
+    assert!(error.contains("SHOW HELP"), "{error}");
+}
+
+#[test]
+fn only_who_is_named_or_at_home_comes_in() {
+    if direct() {
+        return;
+    }
+    let database = database("console_who");
+    let refused = |gateway: &Gateway<'_>, user: &str, password: &str| {
+        let url = format!("postgres://{user}@127.0.0.1:{}/pointsman", gateway.port);
+        let output = run(tool("psql").env("PGPASSWORD", password).args(["-XqAtc", "SHOW VERSION", &url]));
+        assert!(!output.status.success(), "{user} came in");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    // Nobody is named: over TCP nobody comes in, whoever the servers would let in.
+    let gateway = Gateway::setup().socket().start();
+    for user in ["demo", "postgres", "ops"] {
+        assert!(refused(&gateway, user, "x").contains("may not use the console"));
+    }
+    // Through the socket the gateway's own system user does, under any name.
+    let directory = gateway.path("").display().to_string();
+    for name in ["pointsman", "pgbouncer"] {
+        let url = format!("host={directory} port={} user=anybody dbname={name}", gateway.port);
+        let version = succeed(tool("psql").args(["-XqAtc", "SHOW VERSION", &url]));
+        assert_eq!(version, concat!("Pointsman ", env!("CARGO_PKG_VERSION")));
+    }
+    let gateway = Gateway::setup().more(USERS).start();
+    for (user, password) in [("ops", "wrong"), ("demo", "open sesame"), ("postgres", "")] {
+        let error = refused(&gateway, user, password);
+        assert!(error.contains("password"), "{user}: {error}");
+    }
+    assert_eq!(show(&gateway, "VERSION").len(), 1);
+    // A console user is no user of the servers'.
+    let url = format!("postgres://ops@127.0.0.1:{}/{database}", gateway.port);
+    fail(tool("psql").env("PGPASSWORD", "open sesame").args(["-XqAtc", "SELECT 1", &url]));
+    // A database of that name goes before.
+    let own = format!("[databases.pgbouncer]\ndbname = \"{database}\"\n{USERS}");
+    let gateway = Gateway::setup().more(&own).start();
+    assert_eq!(gateway.query("pgbouncer", "SELECT current_database()"), database);
+    assert_eq!(show(&gateway, "VERSION").len(), 1);
+}
+
+#[test]
+fn malformed_messages_are_told_and_harm_nobody_else() {
+    if direct() {
+        return;
+    }
+    let gateway = Gateway::setup()
+        .socket()
+        .more("[console.users.ops]\npassword = \"md5a3556571e93b0d20722ba62be61e8c2d\"\n")
+        .start();
+    let url = format!("host={} port={} user=x dbname=pointsman", gateway.path("").display(), gateway.port);
+    // Without the right password there is nothing to be had.
+    let mut raw = Raw::connect(gateway.port);
+    raw.send(&startup(196_608, &[("user", "ops"), ("database", "pointsman")]));
+    assert_eq!(raw.message().map(|(tag, _)| tag), Some(b'R'));
+    raw.send(&message(b'Q', b"SHOW CLIENTS\0"));
+    let answer = raw.rest();
+    assert!(answer.iter().all(|(tag, body)| *tag == b'E' && sqlstate(body).starts_with("08")), "{answer:?}");
+    for bytes in [&b"Q\x7f\xff\xff\xff"[..], b"Q\0\0\0\x03", &message(b'Q', b"SHOW"), &message(b'y', b"")] {
+        let mut socket =
+            std::os::unix::net::UnixStream::connect(gateway.path(&format!(".s.PGSQL.{}", gateway.port))).unwrap();
+        std::io::Write::write_all(&mut socket, &startup(196_608, &[("user", "x"), ("database", "pointsman")])).unwrap();
+        std::io::Write::write_all(&mut socket, bytes).unwrap();
+        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        let mut answer = Vec::new();
+        std::io::Read::read_to_end(&mut socket, &mut answer).unwrap();
+        assert!(answer.windows(5).any(|word| word == b"08P01"), "{bytes:?}: {:?}", String::from_utf8_lossy(&answer));
+    }
+    assert_eq!(succeed(tool("psql").args(["-XqAtc", "SHOW LISTS", &url])).lines().count(), 7);
+}
