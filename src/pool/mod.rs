@@ -22,7 +22,7 @@ mod supply;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -94,6 +94,8 @@ pub struct Pool {
     connector: Connector,
     budget: Arc<Budget>,
     share: Arc<Share>,
+    /// Of those counted, the ones that are being opened: the permits.
+    opening: AtomicUsize,
     keeps_sequences: AtomicBool,
     inner: Mutex<Inner>,
 }
@@ -108,6 +110,8 @@ struct Inner {
     /// Noted in the budget as starving.
     starves: bool,
     ahead: Pace,
+    /// The server gave no more connections: until then none is opened beside others.
+    refused: Option<Instant>,
     closed: bool,
     /// Raised when every connection open at that time must go: see [`Pool::recycle`].
     epoch: u64,
@@ -147,18 +151,25 @@ struct Permit {
 
 impl Permit {
     fn new(pool: &Arc<Pool>, epoch: u64) -> Self {
+        pool.opening.fetch_add(1, Ordering::Relaxed);
         Self { pool: Some(Arc::clone(pool)), epoch }
     }
 
     /// The right was used, or its count is somebody else's now.
     fn spend(mut self) {
-        self.pool = None;
+        self.end();
+    }
+
+    fn end(&mut self) -> Option<Arc<Pool>> {
+        let pool = self.pool.take()?;
+        pool.opening.fetch_sub(1, Ordering::Relaxed);
+        Some(pool)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.take() {
+        if let Some(pool) = self.end() {
             pool.closed_one();
         }
     }
@@ -204,6 +215,7 @@ impl Pool {
             waiting: VecDeque::new(),
             starves: false,
             ahead: Pace::default(),
+            refused: None,
             closed: false,
             epoch: 0,
             sequences_asked: None,
@@ -214,6 +226,7 @@ impl Pool {
             connector,
             budget,
             share,
+            opening: AtomicUsize::new(0),
             keeps_sequences: AtomicBool::new(false),
             inner: Mutex::new(inner),
         })
@@ -244,50 +257,38 @@ impl Pool {
     /// # Errors
     /// See [`CheckoutError`].
     pub async fn checkout(self: &Arc<Self>, worker: usize, wish: Wish) -> Result<Lent, CheckoutError> {
-        let (receiver, patience) = match self.try_checkout(worker, wish)? {
-            Tried::Lent(lent) => return Ok(lent),
-            Tried::Permit(permit) => return self.open_or_any(permit, worker, wish).await,
-            Tried::Replace(server, permit) => {
-                drop(server);
-                return Ok(self.open(permit, worker).await?);
-            }
-            Tried::Wait(receiver, patience) => (receiver, patience),
-        };
-        let waited = Waited { stats: &self.stats, since: Instant::now() };
-        let granted = self.granted(GrantReceiver(receiver), patience).await?;
-        drop(waited);
-        match granted {
-            Grant::Lent(lent) if wish == Wish::New => {
-                let permit = Permit::new(self, lent.into_server().epoch);
-                Ok(self.open(permit, worker).await?)
-            }
-            Grant::Lent(lent) => Ok(lent),
-            Grant::Permit(permit) => self.open_or_any(permit, worker, wish).await,
+        let since = Instant::now();
+        let mut tried = self.try_checkout(worker, wish)?;
+        loop {
+            let permit = match tried {
+                Tried::Lent(lent) => return Ok(lent),
+                Tried::Permit(permit) => permit,
+                Tried::Replace(server, permit) => {
+                    drop(server);
+                    permit
+                }
+                Tried::Wait(receiver, patience) => match self.granted(receiver, patience, since).await? {
+                    Grant::Lent(lent) if wish == Wish::New => Permit::new(self, lent.into_server().epoch),
+                    Grant::Lent(lent) => return Ok(lent),
+                    Grant::Permit(permit) => permit,
+                },
+            };
+            tried = match self.open(permit, worker).await {
+                Ok(lent) => return Ok(lent),
+                Err(error) => self.make_do(worker, wish, error)?,
+            };
         }
     }
 
-    /// Opens a connection; where the server gives no more, one that is idle on another worker is as good.
-    async fn open_or_any(self: &Arc<Self>, permit: Permit, worker: usize, wish: Wish) -> Result<Lent, CheckoutError> {
-        let error = match self.open(permit, worker).await {
-            Ok(lent) => return Ok(lent),
-            Err(error) => error,
-        };
-        let mut stale = Vec::new();
-        let found = if wish == Wish::New { None } else { self.inner.lock().take_alive(&mut stale, Idle::take_any) };
-        for server in stale {
-            drop(server);
-            self.budget.give();
-        }
-        found.map(|server| self.lend(server)).ok_or(CheckoutError::Connect(error))
-    }
-
-    /// Waits in the queue, and for the reserve. Cancel-safe.
+    /// Waits in the queue, and for the reserve; who asked at `since` waits so long in all. Cancel-safe.
     async fn granted(
         self: &Arc<Self>,
-        mut receiver: GrantReceiver,
+        receiver: oneshot::Receiver<Grant>,
         patience: Patience,
+        since: Instant,
     ) -> Result<Grant, CheckoutError> {
-        let since = Instant::now();
+        let mut receiver = GrantReceiver(receiver);
+        let _waited = Waited { stats: &self.stats, since: Instant::now() };
         loop {
             let left = patience.limit.map(|limit| limit.saturating_sub(since.elapsed()));
             let step = match (left, patience.reserve_after) {
@@ -342,7 +343,7 @@ impl Pool {
             if let Some(server) = inner.take_alive(stale, |idle| idle.take(worker, wish)) {
                 return Ok(Tried::Lent(self.lend(server)));
             }
-            if inner.open.get() < inner.limits.size && self.budget.take() {
+            if self.may_open(&inner) && self.budget.take() {
                 inner.open.add();
                 return Ok(Tried::Permit(Permit::new(self, inner.epoch)));
             }
@@ -356,6 +357,13 @@ impl Pool {
                 return Ok(Tried::Lent(self.lend(server)));
             }
         }
+        let tried = self.queue(&mut inner, worker)?;
+        *starves = self.starves(&mut inner);
+        Ok(tried)
+    }
+
+    /// A place in the queue.
+    fn queue(&self, inner: &mut Inner, worker: usize) -> Result<Tried, CheckoutError> {
         if inner.waiting.len() >= inner.limits.max_queue {
             // Who left the queue is still in it until a connection comes its way.
             inner.waiting.retain(Waiter::waits);
@@ -366,7 +374,6 @@ impl Pool {
         }
         let (sender, receiver) = oneshot::channel();
         inner.waiting.push_back(Waiter { worker, since: Instant::now(), sender });
-        *starves = self.starves(&mut inner);
         let limits = &inner.limits;
         let reserve_after = (limits.reserve > 0).then_some(limits.reserve_after);
         Ok(Tried::Wait(receiver, Patience { limit: limits.query_wait, reserve_after }))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Grant, Inner, KEEPS_SEQUENCES, Permit, Pool, PoolLimits};
+use super::{CheckoutError, ConnectError, Grant, Idle, Inner, KEEPS_SEQUENCES, Permit, Pool, PoolLimits, Tried, Wish};
 use crate::topology::Standing;
 
 /// An idle connection that was not used for so long makes room for whoever starves. The pool's clock ticks about once a second.
@@ -19,6 +19,12 @@ const AHEAD: usize = 4;
 /// Before the next attempt to open ahead after a failure; it doubles with each, up to the longest.
 const BACK_OFF: Duration = Duration::from_secs(1);
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
+
+/// `ERRCODE_TOO_MANY_CONNECTIONS`.
+const TOO_MANY_CONNECTIONS: &str = "53300";
+
+/// After the server gave no more connections (53300), those that there are must do for so long.
+const REFUSED: Duration = Duration::from_secs(1);
 
 /// How opening ahead goes.
 #[derive(Debug, Default)]
@@ -103,12 +109,74 @@ impl Pool {
         rights
     }
 
+    /// Whether there is room for one more connection. Where the server gave no more lately, only for the first.
+    pub(super) fn may_open(&self, inner: &Inner) -> bool {
+        let open = inner.open.get();
+        let refused = || inner.refused.is_some_and(|until| Instant::now() < until);
+        open < inner.limits.size && (open <= self.opening.load(Ordering::Relaxed) || !refused())
+    }
+
+    /// No connection could be opened: if that is because the server gives no more, one of those that there are will do.
+    pub(super) fn make_do(
+        self: &Arc<Self>,
+        worker: usize,
+        wish: Wish,
+        error: Arc<ConnectError>,
+    ) -> Result<Tried, CheckoutError> {
+        if error.refused().is_none_or(|fields| fields.sqlstate != TOO_MANY_CONNECTIONS) {
+            return Err(CheckoutError::Connect(error));
+        }
+        let mut stale = Vec::new();
+        let tried = {
+            let mut inner = self.inner.lock();
+            inner.refused = Some(Instant::now() + REFUSED);
+            let idle = if wish == Wish::New { None } else { inner.take_alive(&mut stale, Idle::take_any) };
+            match idle {
+                Some(server) => Ok(Tried::Lent(self.lend(server))),
+                None if inner.open.get() > self.opening.load(Ordering::Relaxed) => self.queue(&mut inner, worker),
+                None => Err(CheckoutError::Connect(error)),
+            }
+        };
+        for server in stale {
+            drop(server);
+            self.budget.give();
+        }
+        tried
+    }
+
+    /// Lets those who wait open connections, where there is room: the server may give more again, or a place went by them.
+    fn catch_up(self: &Arc<Self>, now: Instant) {
+        // One tries first.
+        let mut tries = usize::MAX;
+        {
+            let mut inner = self.inner.lock();
+            if inner.refused.is_some_and(|until| now >= until) {
+                (inner.refused, tries) = (None, 1);
+            }
+        }
+        for _ in 0..tries {
+            let mut inner = self.inner.lock();
+            inner.waiting.retain(super::Waiter::waits);
+            if inner.closed || inner.waiting.is_empty() || !self.may_open(&inner) {
+                return;
+            }
+            if !self.budget.take() {
+                self.starves(&mut inner);
+                return;
+            }
+            drop(inner);
+            if !self.feed() {
+                return self.budget.give();
+            }
+        }
+    }
+
     /// Somebody waited for long: a connection above `size`, if the reserve has one.
     pub(super) fn reserve(self: &Arc<Self>) -> Option<Permit> {
         let mut inner = self.inner.lock();
         let (open, limits) = (inner.open.get(), &inner.limits);
         let within = open >= limits.size && open < limits.size + limits.reserve;
-        if inner.closed || !within || !self.budget.take() {
+        if inner.closed || inner.refused.is_some() || !within || !self.budget.take() {
             return None;
         }
         inner.open.add();
@@ -118,7 +186,7 @@ impl Pool {
 
     /// Notes that who waits here lacks a place in the budget, if that is so; whether it was news.
     pub(super) fn starves(self: &Arc<Self>, inner: &mut Inner) -> bool {
-        if inner.starves || inner.waiting.is_empty() || inner.open.get() >= inner.limits.size {
+        if inner.starves || inner.waiting.is_empty() || !self.may_open(inner) {
             return false;
         }
         inner.starves = true;
@@ -142,7 +210,7 @@ impl Pool {
             return self.cede(&creditor);
         }
         let mut inner = self.inner.lock();
-        while inner.open.get() <= inner.limits.size && !inner.closed {
+        while inner.open.get() <= inner.limits.size && !inner.closed && self.may_replace(&inner) {
             let Some(waiter) = inner.next_waiter(usize::MAX) else { break };
             let epoch = inner.epoch;
             drop(inner);
@@ -156,6 +224,12 @@ impl Pool {
         inner.open.sub();
         drop(inner);
         self.budget.give();
+    }
+
+    /// Whether a connection that is gone, and still counted, may make room for another: see [`Pool::may_open`].
+    fn may_replace(&self, inner: &Inner) -> bool {
+        let others = inner.open.get() - 1;
+        others <= self.opening.load(Ordering::Relaxed) || inner.refused.is_none_or(|until| Instant::now() >= until)
     }
 
     /// A connection is gone, and its place goes to `creditor`.
@@ -175,7 +249,7 @@ impl Pool {
     pub(super) fn feed(self: &Arc<Self>) -> bool {
         let mut inner = self.inner.lock();
         inner.starves = false;
-        while inner.open.get() < inner.limits.size {
+        while self.may_open(&inner) {
             let Some(waiter) = inner.next_waiter(usize::MAX) else { return false };
             inner.open.add();
             let epoch = inner.epoch;
@@ -214,6 +288,7 @@ impl Pool {
             drop(server);
             self.closed_one();
         }
+        self.catch_up(now);
     }
 
     /// Closes one idle connection for a starving pool, if there is one that can be spared.

@@ -226,20 +226,39 @@ async fn missing_connections_are_opened_ahead() {
     drop(client);
 }
 
-#[tokio::test]
-async fn where_the_server_gives_no_more_an_idle_one_of_any_worker_will_do() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_server_gives_no_more_what_there_is_must_do() {
     if direct() {
         return;
     }
-    let database = database("borrowed");
+    let database = database("enough");
     let role = format!("{database}_role");
     let gateway = Gateway::setup().server("workers = 2").start();
-    gateway.cluster.primary().psql("postgres", &format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 1")).unwrap();
+    let psql = |text: &str| gateway.cluster.primary().psql("postgres", text).unwrap();
+    psql(&format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 1"));
+    // One after the other, on either worker: the connection may be idle on the other, or on its way back.
     for _ in 0..6 {
         let client = connect(&gateway, &role, &database).await;
         client.batch_execute("SELECT pg_current_xact_id()").await.unwrap();
     }
-    assert_eq!(pool(&gateway, &role), (1, 0));
+    assert_eq!(open(&gateway, &role), 1);
+    // All at once: they wait for each other.
+    psql(&format!("ALTER ROLE {role} CONNECTION LIMIT 2"));
+    let flood = Flood::start(&gateway, &role, &database, 12).await;
+    eventually("all of them to get ahead", || flood.done() >= 100);
+    assert!(open(&gateway, &role) <= 2);
+    // When the server gives more again they have it.
+    psql(&format!("ALTER ROLE {role} CONNECTION LIMIT -1"));
+    eventually("more connections", || open(&gateway, &role) > 2);
+    let last = connect(&gateway, &role, &database).await;
+    flood.end().await;
+    // Where there is none to wait for, the server's word is passed on.
+    psql(&format!("ALTER ROLE {role} CONNECTION LIMIT 0"));
+    psql(&format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{role}'"));
+    let error = last.batch_execute("SELECT pg_current_xact_id()").await.unwrap_err();
+    let error = error.as_db_error().unwrap();
+    assert_eq!(error.code().code(), "53300", "{error}");
+    assert!(error.message().contains("too many connections for role"), "{error}");
 }
 
 #[tokio::test]
