@@ -157,8 +157,11 @@ fn place(token: &Token<'_>) -> (usize, usize) {
 
 /// Whether a statement that begins with this word loses its literals.
 fn drops_literals(word: &[u8]) -> bool {
-    const WORDS: [&[u8]; 7] = [b"select", b"insert", b"update", b"delete", b"with", b"values", b"merge"];
-    WORDS.iter().any(|w| word.eq_ignore_ascii_case(w))
+    let mut lower = [0; 6];
+    let Some(lower) = lower.get_mut(..word.len()) else { return false };
+    lower.copy_from_slice(word);
+    lower.make_ascii_lowercase();
+    matches!(&*lower, b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"merge")
 }
 
 /// Whether the arguments of a function so written keep their literals.
