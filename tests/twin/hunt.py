@@ -81,6 +81,8 @@ class Pair:
         self.before = "I"
         # A transaction that may be READ ONLY must begin with a statement of the primary's.
         self.must_probe = False
+        # Its transactions may be READ ONLY without saying so.
+        self.reads_only = False
 
     @property
     def status(self):
@@ -286,6 +288,7 @@ class Run:
         answers = self.hear(pair, encoded(step)[1], "the answer", step.get("copy", ()))
         if pair.ours.status != pair.theirs.status:
             raise Differ(pair.number, "the transaction's status", pair.ours.status, pair.theirs.status)
+        pair.reads_only |= b"default_transaction_read_only" in encoded(step)[0]
         pair.held |= bool(step.get("hold"))
         pair.sticky |= bool(step.get("sticky"))
         if any(m[0] == "C" and m[1] == b"DISCARD ALL\0" for m in answers):
@@ -411,6 +414,14 @@ class Run:
         self.then = [["probe", pair.number, False]]
         return ["step", pair.number, draw.release(pair.status, () if pair.sticky else pair.state)]
 
+    def may(self, pair, step):
+        """Whether a step begins no transaction that is READ ONLY and has its first statement in the same step."""
+        if not pair.reads_only or "read-only" in self.flags:
+            return True
+        ops = step.get("ops", ())
+        begins = any(op[0] in "PB" and (op[1] == CONTROL or CONTROL in op[2:3] or op[2].startswith(("BEGIN", "START"))) for op in ops)
+        return not step.get("sql", "").startswith("BEGIN;") and not (begins and sum(op[0] == "E" for op in ops) > 1)
+
     def draw(self, rng, draw):
         """What happens next."""
         if self.free() < 1:
@@ -432,11 +443,11 @@ class Run:
             return ["late_cancel", pair.number, None]
         if chance < 0.30:
             ready = [p for p in rng.sample(self.pairs, rng.randrange(2, self.count + 1)) if not p.must_probe]
-            steps = [[p.number, draw.step(p.number, p.status, lambda s, p=p: "shared" not in s and "pg_sleep" not in str(s) and "PREPARE TRANSACTION" not in str(s) and (p.holds() or "hold" not in s))]
+            steps = [[p.number, draw.step(p.number, p.status, lambda s, p=p: self.may(p, s) and "shared" not in s and "pg_sleep" not in str(s) and "PREPARE TRANSACTION" not in str(s) and (p.holds() or "hold" not in s))]
                      for p in ready]
             self.then = [["probe", p.number, False] for p in ready if rng.random() < 0.3]
             return ["burst", 0, steps]
-        step = draw.step(pair.number, pair.status, lambda _: True)
+        step = draw.step(pair.number, pair.status, lambda s: self.may(pair, s))
         if "PREPARE TRANSACTION" in str(step):
             # Its locks would be in the way of the client itself.
             self.then = [["step", pair.number, {"sql": f"{rng.choice(['COMMIT', 'ROLLBACK'])} PREPARED 'twin {pair.number} {wire.SIDE}'"}]]

@@ -18,7 +18,7 @@ FLAGS = {
     "currval": "currval and lastval after a nextval in a transaction of its own",
     "ddl": "DDL that changes the columns of a statement that stays prepared",
     "sql-execute": "EXECUTE of a statement that was prepared through the protocol",
-    "read-only": "transactions READ ONLY whose first statement is not a probe",
+    "read-only": "transactions READ ONLY whose first statement is not a probe, so that a replica may have them",
 }
 VALUES = {
     "work_mem": ["1MB", "7MB", "64MB"], "statement_timeout": ["10min", "11min"], "lock_timeout": ["9s", "8s"],
