@@ -43,6 +43,11 @@ impl Session {
         }
         let ops = &self.unit.ops;
         for (at, op) in ops.iter().enumerate() {
+            if !self.statements.is_empty()
+                && let Some(statement) = self.lacks_for(op, &up.prepared)
+            {
+                doubtful.push(Arc::clone(statement));
+            }
             let told = || ops.get(at + 1).is_some_and(|next| matches!(next.what, What::DescribePortal));
             let statement = match &op.what {
                 What::Bind { statement: Some(statement) }
@@ -111,6 +116,10 @@ impl Session {
                         rewrite.flush(&self.input, up);
                         frontend::write_query(&mut up.output, NOTHING);
                         up.expect(Expected::Deallocate { client_name, statement }, self);
+                    } else if let Some(text) = self.execution_on(&analysis, &self.input[frame.clone()], up) {
+                        rewrite.flush(&self.input, up);
+                        frontend::write_query(&mut up.output, &text);
+                        up.expect(Expected::Query, self);
                     } else if let Some((text, amended)) = self.amended(&analysis, &self.input[frame.clone()], up) {
                         rewrite.flush(&self.input, up);
                         frontend::write_query(&mut up.output, &text);
@@ -128,6 +137,11 @@ impl Session {
                 }
                 What::Function => up.expect(Expected::Function, self),
                 What::Parse { statement, named: false, replaced, .. } => {
+                    if statement.executes() {
+                        // The name in it may be ours: see `executed`.
+                        rewrite.flush(&self.input, up);
+                        frontend::write_parse(&mut up.output, b"", &statement.text, &statement.types);
+                    }
                     self.pins.large_unnamed = false;
                     up.expect(
                         Expected::Parse {

@@ -266,7 +266,11 @@ impl Session {
     fn parse(&mut self, start: usize, end: usize) -> Result<What, Malformed> {
         let shared = Arc::clone(&self.shared);
         let context = self.context;
-        let parse = frontend::parse(&self.input[start..end])?;
+        let mut parse = frontend::parse(&self.input[start..end])?;
+        let execution = self.prepared_execution(parse.text);
+        if let Some(text) = &execution {
+            parse.text = text;
+        }
         let analyze = || shared.analyzer.analyze(parse.text, context);
         if parse.name.is_empty() {
             let statement = shared.registry.single(parse.text, parse.types, analyze());

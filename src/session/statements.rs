@@ -31,6 +31,16 @@ impl Statements {
         self.by_name.iter().find(|(_, statement)| statement.id == id).map(|(name, _)| &**name)
     }
 
+    /// The one that servers know by this name, by a look at all of them.
+    pub(super) fn known_as(&self, name: &str) -> Option<&Arc<Prepared>> {
+        let id = StatementId::named(name)?;
+        self.by_name.values().find(|statement| statement.id == id)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
     pub(super) fn contains(&self, name: &[u8]) -> bool {
         self.by_name.contains_key(name)
     }

@@ -8,7 +8,8 @@ use bytes::{BufMut, BytesMut};
 use super::StatementId;
 use crate::wire::frame::HEADER_LEN;
 
-/// As PostgreSQL begins to name a statement of ours: in "… does not exist", "… already exists", "bind message supplies …".
+/// As PostgreSQL begins to name a statement of ours: in "… does not exist", "… already exists", "bind message supplies …",
+/// "wrong number of parameters for …".
 const NAMED: &[u8] = b"prepared statement \"pm_";
 
 /// The ErrorResponse with the client's name for the statement that it names, if that is one of the client's.
@@ -17,7 +18,7 @@ pub(super) fn translated<'a>(
     sqlstate: [u8; 5],
     name_of: impl FnOnce(StatementId) -> Option<&'a [u8]>,
 ) -> Option<BytesMut> {
-    if !matches!(&sqlstate, b"08P01" | b"26000" | b"42P05") {
+    if !matches!(&sqlstate, b"08P01" | b"26000" | b"42601" | b"42P05") {
         return None;
     }
     let at = frame.windows(NAMED.len()).position(|part| part == NAMED)? + NAMED.len();

@@ -33,6 +33,12 @@ impl StatementId {
         Self(number)
     }
 
+    /// The statement that servers know by this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        name.strip_prefix("pm_")?.parse().ok().map(Self)
+    }
+
     /// Appends the name under which servers know it.
     pub fn write_name(self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"pm_");
@@ -178,6 +184,13 @@ impl Prepared {
     #[must_use]
     pub fn settled_types(&self) -> &[u8] {
         self.described.types.get().unwrap_or(&self.types)
+    }
+
+    /// Whether it is an EXECUTE of another.
+    #[inline]
+    #[must_use]
+    pub fn executes(&self) -> bool {
+        matches!(self.analysis.shape.statements.as_slice(), [only] if only.kind == Kind::Execute)
     }
 
     /// Whether clients may know what it returns.
@@ -489,8 +502,7 @@ impl PreparedSet {
     /// The statement held under this name, which a client might use as its own.
     #[must_use]
     pub fn named(&self, name: &[u8]) -> Option<StatementId> {
-        let number = name.strip_prefix(b"pm_")?;
-        let id = StatementId(std::str::from_utf8(number).ok()?.parse().ok()?);
+        let id = StatementId::named(std::str::from_utf8(name).ok()?)?;
         self.held.contains_key(&id).then_some(id)
     }
 

@@ -15,6 +15,7 @@ mod console;
 mod constants;
 mod demo;
 mod drivers;
+mod executed;
 mod groups;
 mod hostile;
 mod leaks;

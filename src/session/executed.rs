@@ -1,0 +1,108 @@
+//! SQL's EXECUTE of a statement that the client prepared through the protocol: servers know it by a name of ours.
+//!
+//! Invariant: only a text that is one EXECUTE is changed, and in it only the name. The server holds the statement before the text goes
+//! out, or the text goes as it is and the server says that there is none.
+//!
+//! Deliberately absent: EXPLAIN EXECUTE and CREATE TABLE AS EXECUTE; what a name stands for once an EXECUTE itself was prepared, which
+//! is what it stood for then.
+
+use std::sync::Arc;
+
+use super::{Op, Session, What};
+use crate::sql::{Analysis, Kind, Lexer, TextContext, TokenKind};
+use crate::upstream::{Prepared, PreparedSet, StatementId, Upstream};
+use crate::wire::frontend;
+
+const EXECUTE: &[u8] = b"execute";
+
+/// The name in a text that is one EXECUTE.
+fn name(analysis: &Analysis) -> Option<&str> {
+    let [only] = analysis.shape.statements.as_slice() else { return None };
+    if only.kind == Kind::Execute { only.object.as_deref() } else { None }
+}
+
+/// An EXECUTE's text with the name under which servers know what it executes.
+fn renamed(text: &[u8], id: StatementId, context: TextContext) -> Option<Vec<u8>> {
+    let (mut words, mut place) = (0, None);
+    Lexer::whole(text, context.standard_conforming_strings, |token| {
+        if token.kind != TokenKind::Comment {
+            words += 1;
+            if words == 2 {
+                place = Some((token.start, token.end));
+            }
+        }
+    });
+    let (start, end) = place?;
+    let (start, end) = (usize::try_from(start).ok()?, usize::try_from(end).ok()?);
+    let mut out = Vec::with_capacity(text.len() + 24);
+    out.extend_from_slice(text.get(..start)?);
+    id.write_name(&mut out);
+    out.extend_from_slice(text.get(end..)?);
+    Some(out)
+}
+
+impl Session {
+    /// A Query's text with a server's name for what it executes, if that was prepared through the protocol.
+    pub(super) fn execution(&self, analysis: &Analysis, text: &[u8]) -> Option<(Vec<u8>, StatementId)> {
+        let statement = self.statements.get(name(analysis)?.as_bytes())?;
+        Some((renamed(text, statement.id, self.context)?, statement.id))
+    }
+
+    /// The same for a Query's frame, if the server surely holds it.
+    pub(super) fn execution_on(&self, analysis: &Analysis, frame: &[u8], up: &mut Upstream) -> Option<Vec<u8>> {
+        if self.statements.is_empty() {
+            return None;
+        }
+        let (text, id) = self.execution(analysis, frontend::query(frame).ok()?)?;
+        (up.holds(id) == Some(true)).then_some(text)
+    }
+
+    /// The same for a text that is to be prepared.
+    pub(super) fn prepared_execution(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let word = text.trim_ascii_start().get(..EXECUTE.len())?;
+        if self.statements.is_empty() || !word.eq_ignore_ascii_case(EXECUTE) {
+            return None;
+        }
+        let analysis = self.shared.analyzer.analyze(text, self.context);
+        self.execution(&analysis, text).map(|(text, _)| text)
+    }
+
+    /// What a message executes by SQL and the server may not hold as the client knows it.
+    pub(super) fn lacks_for(&self, op: &Op, prepared: &PreparedSet) -> Option<&Arc<Prepared>> {
+        let statement = match &op.what {
+            What::Query(analysis) => self.statements.get(name(analysis)?.as_bytes())?,
+            What::Bind { statement: Some(one) } | What::DescribeStatement { statement: Some(one) } => {
+                self.statements.known_as(name(&one.analysis)?)?
+            }
+            _ => return None,
+        };
+        let mut known = Vec::with_capacity(24);
+        statement.id.write_name(&mut known);
+        let lacks = prepared.named(&known).is_none() || prepared.doubts(statement, &self.settings);
+        lacks.then_some(statement)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::Analyzer;
+    use crate::upstream::Registry;
+
+    #[test]
+    fn the_name_alone_is_changed() {
+        let context = TextContext::new(true, "UTF8");
+        let statement = Registry::default().single(b"", &[0, 0], Analyzer::new(1 << 20).analyze(b"", context));
+        let mut own = Vec::new();
+        statement.id.write_name(&mut own);
+        let own = String::from_utf8(own).unwrap();
+        for (text, expected) in [
+            ("EXECUTE a", format!("EXECUTE {own}")),
+            ("execute/* a */\"A b\"(1, 'a')", format!("execute/* a */{own}(1, 'a')")),
+            ("-- a\n EXECUTE a ;", format!("-- a\n EXECUTE {own} ;")),
+        ] {
+            assert_eq!(renamed(text.as_bytes(), statement.id, context), Some(expected.into_bytes()), "{text}");
+        }
+        assert_eq!(renamed(b"EXECUTE", statement.id, context), None);
+    }
+}
