@@ -67,6 +67,19 @@ def executes_what_failed(step):
     return False
 
 
+def describes_what_failed(step, status):
+    """Whether a step describes a statement where the transaction has failed, or may have in a group before: a server that lacks
+    the statement cannot prepare it there."""
+    failed, begun = status == "E", status != "I"
+    for op in step.get("ops", ()):
+        if op[:2] == ["D", "S"] and failed:
+            return True
+        # Under that name may be a BEGIN.
+        begun = begun or op[0] in "PB" and (CONTROL in op[1:3] or op[2].startswith(("BEGIN", "START")))
+        failed = failed or begun and op[0] == "S"
+    return False
+
+
 class Draw:
     """Draws steps for one client after the other."""
 
@@ -289,9 +302,8 @@ class Draw:
         steps = self.everywhere(number) + (self.begin() if status == "I" else self.inside(number))
         if status == "E" and self.rng.random() < 0.7:
             steps = self.inside(number)
+        steps = [(weight, step) for weight, step in steps if not describes_what_failed(step, status)]
         if status == "E":
-            # A server that lacks a statement cannot prepare it there to describe it.
-            steps = [(weight, step) for weight, step in steps if not any(op[:2] == ["D", "S"] for op in step.get("ops", ()))]
             steps = [(weight, step) for weight, step in steps if not executes_what_failed(step)]
         steps = [(weight, step) for weight, step in steps if wanted(step)]
         return self.rng.choices([step for _, step in steps], [weight for weight, _ in steps])[0]
