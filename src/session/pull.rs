@@ -11,7 +11,7 @@ use bytes::Buf;
 
 use super::{Op, Session, Unit, What};
 use crate::sql::{Effects, Kind, Shape};
-use crate::upstream::{Copy, Prepared, Reading, Replaced, has_constants, makes_constants};
+use crate::upstream::{Copy, Prepared, Reading, Replaced, finds_names, has_constants, makes_constants};
 use crate::wire::frame::{HEADER_LEN, cstr, frontend_header};
 use crate::wire::{Header, Malformed, frontend};
 
@@ -286,8 +286,9 @@ impl Session {
             }
         }
         let mut scope = self.scope;
-        if has_constants(parse.text) && self.may_make_constants() {
-            // What they are made under is not known.
+        let constants = has_constants(parse.text);
+        if self.may_have_set(|name| finds_names(name) || constants && makes_constants(name)) {
+            // What it is read under is not known: it is nobody else's, and nobody else's is taken for it.
             scope.own = shared.registry.unique();
         }
         let reading = Reading { scope, settings: Some(&self.settings) };
@@ -299,17 +300,15 @@ impl Session {
     }
 
     /// Whether something since the server was last asked about settings, the unit before the message at hand included, may have
-    /// changed what constants mean.
-    fn may_make_constants(&self) -> bool {
+    /// changed one of some.
+    fn may_have_set(&self, some: impl Fn(&str) -> bool) -> bool {
         const ANY: Effects = Effects(Effects::ALL_SETTINGS.0 | Effects::OPAQUE.0 | Effects::UNKNOWN.0);
         let makes = |shape: &Shape| {
             let mut names = shape.statements.iter().flat_map(|statement| &statement.settings);
-            shape.effects.any(ANY) || names.any(|name| makes_constants(name))
+            shape.effects.any(ANY) || names.any(|name| some(name))
         };
         let bound = |op: &Op| matches!(&op.what, What::Bind { statement: Some(one) } if makes(&one.analysis.shape));
-        self.effects.any(ANY)
-            || self.touched.iter().any(|name| makes_constants(name))
-            || self.unit.ops.iter().any(bound)
+        self.effects.any(ANY) || self.touched.iter().any(|name| some(name)) || self.unit.ops.iter().any(bound)
     }
 
     /// The unnamed statement, which is about to be another.

@@ -33,7 +33,9 @@ pub use deliver::Receiver;
 pub use login::{Login, LoginError, LoginStep};
 pub use notifiers::Notifiers;
 use prepared::DOUBTED;
-pub use prepared::{Prepared, PreparedSet, Reading, Registry, Scope, StatementId, has_constants, makes_constants};
+pub use prepared::{
+    Prepared, PreparedSet, Reading, Registry, Scope, StatementId, finds_names, has_constants, makes_constants,
+};
 pub use private::{Answer, Column, Private};
 pub use sequences::Sequences;
 pub use settings::{Interner, Parameters, Settings, literal, value_sql};

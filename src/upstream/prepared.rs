@@ -124,6 +124,12 @@ pub fn makes_constants(setting: &str) -> bool {
     CONSTANTS.iter().any(|name| setting.eq_ignore_ascii_case(name))
 }
 
+/// Whether a setting may change what a text's names mean.
+#[must_use]
+pub fn finds_names(setting: &str) -> bool {
+    NAMING.iter().any(|name| setting.eq_ignore_ascii_case(name))
+}
+
 /// Whether [`CONSTANTS`] matter to a text: it has a string in it, a comparison with NULL, or a character beyond ASCII.
 #[must_use]
 pub fn has_constants(text: &[u8]) -> bool {

@@ -150,3 +150,48 @@ fn a_column_has_a_name_in_each_encoding() {
     say(&mut clients[0], &describe);
     assert_eq!(say(&mut clients[0], &run(false)), "7");
 }
+
+/// What a text's names mean is asked of the server only after the group that changes it: a statement that is parsed in between
+/// is nobody else's, and no other client's is taken for it.
+#[test]
+fn names_are_looked_up_where_the_parse_stands() {
+    let database = database("names_within");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"2s\"").start();
+    let schema = "CREATE TABLE t (n text); INSERT INTO t VALUES ('public'); CREATE SCHEMA other; \
+        CREATE TABLE other.t (n text, m int); INSERT INTO other.t VALUES ('other', 1)";
+    gateway.query(&database, schema);
+    let client = || Raw::log_in(gateway.port, "demo", &database);
+    let set = |text: &str| {
+        let parse = message(b'P', &[b"\0", text.as_bytes(), b"\0\0\0"].concat());
+        [parse, message(b'B', &[0; 8]), message(b'E', &[0; 5])].concat()
+    };
+    let path = set("SET search_path = other");
+    // In a schema that other clients know the text under, and in one that they do not.
+    for (known, text) in [(true, "SELECT * FROM t"), (false, "SELECT * FROM t /* again */")] {
+        let (mut first, mut within, mut last) = (client(), client(), client());
+        if known {
+            assert_eq!(say(&mut first, &[prepare(text.as_bytes()), run(false)].concat()), "");
+            assert_eq!(first_value(first.until(b'Z')), "public");
+        }
+        for _ in 0..2 {
+            within.send(&[&path[..], &prepare(text.as_bytes())[..]].concat());
+            assert!(within.until(b'Z').iter().all(|(tag, _)| *tag != b'E'));
+            assert_eq!(say(&mut within, &run(false)), "other");
+            assert_eq!(say(&mut within, &run(true)), "other");
+            within.send(&query("DEALLOCATE s"));
+            within.until(b'Z');
+            within.send(&query("RESET search_path"));
+            within.until(b'Z');
+        }
+        last.send(&prepare(text.as_bytes()));
+        assert!(last.until(b'Z').iter().all(|(tag, _)| *tag != b'E'));
+        assert_eq!(say(&mut last, &run(false)), "public");
+        assert_eq!(say(&mut last, &run(true)), "public");
+    }
+}
+
+fn first_value(answer: Vec<(u8, Vec<u8>)>) -> String {
+    let row = answer.into_iter().find(|(tag, _)| *tag == b'D').expect("a row").1;
+    let len = u32::from_be_bytes([row[2], row[3], row[4], row[5]]) as usize;
+    String::from_utf8_lossy(&row[6..6 + len]).into_owned()
+}
