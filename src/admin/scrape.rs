@@ -183,10 +183,10 @@ fn each_node(live: &Live, mut write: impl FnMut([&str; 3], &Node) -> fmt::Result
 fn each_pool(live: &Live, mut write: impl FnMut([&str; 5], crate::pool::PoolCounts) -> fmt::Result) -> fmt::Result {
     for cluster in live.clusters.values() {
         for account in cluster.accounts() {
-            for pool in account.pools() {
-                let shard = shard_name(cluster, &pool.node);
-                let labels = [&*cluster.name, shard, &*pool.node.spec.name, &*account.database, &*account.user];
-                write(labels, pool.counts())?;
+            for (node, counts) in account.counts() {
+                let shard = shard_name(cluster, &node);
+                let labels = [&*cluster.name, shard, &*node.spec.name, &*account.database, &*account.user];
+                write(labels, counts)?;
             }
         }
     }

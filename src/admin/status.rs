@@ -130,13 +130,12 @@ impl ClusterStatus {
         });
         let mut pools = Vec::new();
         for account in cluster.accounts() {
-            for pool in account.pools() {
-                let counts = pool.counts();
+            for (node, counts) in account.counts() {
                 pools.push(PoolStatus {
                     database: account.database.to_string(),
                     user: account.user.to_string(),
-                    shard: shard_name(cluster, &pool.node).to_owned(),
-                    node: pool.node.spec.name.to_string(),
+                    shard: shard_name(cluster, &node).to_owned(),
+                    node: node.spec.name.to_string(),
                     mode: match account.mode {
                         PoolMode::Session => "session",
                         PoolMode::Transaction => "transaction",

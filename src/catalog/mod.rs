@@ -24,10 +24,12 @@ mod queries;
 mod redefinition;
 mod relations;
 mod screen;
+mod starts;
 
 pub use emptied::emptied_databases;
 pub use queries::{DEFINITIONS_SQL, DefinitionRow, FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL, RelationRow};
 pub use redefinition::redefines;
+pub use starts::alters_starts;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

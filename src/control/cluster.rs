@@ -15,12 +15,13 @@ use tokio::runtime::Handle;
 use super::published::Published;
 use super::reach::{client_tls, server_address};
 use super::refused::Refused;
+use super::starts::{Beginning, Family};
 use crate::auth::{Credentials, Secret};
 use crate::catalog::{Catalog, Definitions};
 use crate::config::{self, Pool as PoolConfig, PoolMode, RoleSetting};
 use crate::discover::{self, Failure, MonitorHandle, Vacated};
 use crate::net::{ClientTls, NetError, ServerAddress};
-use crate::pool::{Budget, Connector, Pool, PoolLimits};
+use crate::pool::{Budget, Connector, Pool, PoolCounts, PoolLimits};
 use crate::topology::{Node, NodeSpec, Role, Topology};
 use crate::upstream::{Interner, Notifiers, Parameters, Settings};
 
@@ -144,6 +145,8 @@ impl Cluster {
             pool: pool.clone(),
             pools: self.topology.nodes().map(|_| OnceLock::new()).collect(),
             greetings: Mutex::default(),
+            beginning: Beginning::new(self.topology.shards().len()),
+            family: Family::new(self.topology.nodes().count()),
             refused: Refused::default(),
             catalog: self.catalog(dbname),
         })
@@ -221,6 +224,42 @@ impl Cluster {
         let catalog =
             catalogs.entry(dbname.into()).or_insert_with(|| Arc::new(ArcSwap::from_pointee(Catalog::builtin(1))));
         Arc::clone(catalog)
+    }
+
+    /// Sessions that begin from now on get servers of their own, which start with what is set by now: `account`'s are left to the
+    /// sessions that it has, and what it opens for them starts with `values` on `shard`. `set` as in [`Beginning::note`]. Returns the
+    /// account that is in use from now on; `None`: `account` was not any more.
+    pub fn renew(
+        &self,
+        account: &Arc<Account>,
+        shard: usize,
+        set: Box<str>,
+        values: &Settings,
+    ) -> Option<Arc<Account>> {
+        let mut accounts = self.accounts.lock();
+        let held = accounts.get_mut(&(account.database.clone(), account.user.clone()))?;
+        if !Arc::ptr_eq(held, account) {
+            return None;
+        }
+        account.pin(shard, values);
+        let number = self.next_account.fetch_add(1, Ordering::Relaxed);
+        *held = Arc::new(Account {
+            id: (u64::from(self.id) << 32) | number,
+            cluster: Arc::clone(&account.cluster),
+            database: account.database.clone(),
+            dbname: account.dbname.clone(),
+            user: account.user.clone(),
+            credentials: account.credentials.clone(),
+            mode: account.mode,
+            pool: account.pool.clone(),
+            pools: account.pools.iter().map(|_| OnceLock::new()).collect(),
+            greetings: Mutex::default(),
+            beginning: account.beginning.next(shard, set),
+            family: Arc::clone(&account.family),
+            refused: Refused::default(),
+            catalog: Arc::clone(&account.catalog),
+        });
+        Some(Arc::clone(held))
     }
 
     /// All accounts in use.
@@ -339,6 +378,9 @@ pub struct Account {
     pools: Box<[OnceLock<Arc<Pool>>]>,
     /// What servers report to a client that starts with these settings.
     greetings: Mutex<HashMap<Arc<Settings>, Arc<Parameters>>>,
+    /// What its sessions begin with.
+    pub beginning: Beginning,
+    family: Arc<Family>,
     /// What its replicas refused to run.
     pub refused: Refused,
     catalog: Arc<ArcSwap<Catalog>>,
@@ -357,8 +399,32 @@ impl Account {
             let limits = pool_limits(&self.pool, &self.dbname);
             let pool = Pool::new(Arc::clone(node), connector, Arc::clone(&cluster.budget), limits, cluster.workers);
             cluster.budget.register(&pool);
+            self.family.add(&pool);
+            if let Some(values) = self.beginning.pinned(node.shard) {
+                pool.start_with(values);
+            }
             pool
         })
+    }
+
+    /// Its own pools on a shard, that on the primary first.
+    #[must_use]
+    pub fn own_pools(&self, shard: usize) -> Vec<Arc<Pool>> {
+        let mut pools: Vec<_> = self.pools.iter().filter_map(OnceLock::get).cloned().collect();
+        pools.retain(|pool| pool.node.shard == shard);
+        pools.sort_by_key(|pool| pool.node.role() != Role::Primary);
+        pools
+    }
+
+    fn pin(&self, shard: usize, values: &Settings) {
+        let pinned = self.beginning.pin(shard, values);
+        self.own_pools(shard).iter().for_each(|pool| pool.start_with(pinned));
+    }
+
+    /// Whether both differ only in what sessions begin with.
+    #[must_use]
+    pub fn is_kin(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.family, &other.family)
     }
 
     /// What is known of its database's functions and relations now.
@@ -367,10 +433,23 @@ impl Account {
         self.catalog.load()
     }
 
-    /// All pools opened so far.
+    /// All pools opened so far, also those that only sessions still use that began when something else was set for them.
     #[must_use]
     pub fn pools(&self) -> Vec<Arc<Pool>> {
-        self.pools.iter().filter_map(OnceLock::get).cloned().collect()
+        self.family.pools()
+    }
+
+    /// Numbers of [`Account::pools`], a node each.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(Arc<Node>, PoolCounts)> {
+        let mut counts: Vec<(Arc<Node>, PoolCounts)> = Vec::new();
+        for pool in self.pools() {
+            match counts.last_mut().filter(|(node, _)| node.number == pool.node.number) {
+                Some((_, sum)) => *sum = *sum + pool.counts(),
+                None => counts.push((Arc::clone(&pool.node), pool.counts())),
+            }
+        }
+        counts
     }
 
     /// The configuration of its pools.

@@ -11,8 +11,10 @@ pub mod policies;
 pub mod published;
 mod reach;
 mod refused;
+mod starts;
 
 pub use cluster::{Account, Cluster};
 pub use live::{Live, LiveError};
 pub use reach::Peers;
 pub use refused::Refused;
+pub use starts::Beginning;

@@ -284,6 +284,8 @@ impl Conversation {
         };
         let in_use = cluster.account(&account.database, &account.user);
         let same = in_use.filter(|held| *held.dbname == *dbname && held.credentials == account.credentials);
+        // One that began with other settings keeps its servers.
+        let same = same.map(|held| if held.is_kin(account) { Arc::clone(account) } else { held });
         let next = same.unwrap_or_else(|| {
             let pool = live.config.pool_for(&account.database, &account.user);
             let made =

@@ -12,6 +12,7 @@ use super::cancel::{Handle, Who};
 use super::context::Context;
 use super::drive::Conversation;
 use super::replication::{self, Replication};
+use super::route::ISOLATION;
 use super::{console, drive, io, login, peers};
 use crate::control::Account;
 use crate::net::{self, Stream};
@@ -256,7 +257,9 @@ async fn log_in(
             let login::LoggedIn { account, baseline, reported } =
                 login::log_in(greeted, context, worker, &mut out).await?;
             who.baseline = Arc::clone(&baseline);
-            let session = Session::new(Arc::clone(&context.session), baseline, Arc::clone(&reported));
+            let mut session = Session::new(Arc::clone(&context.session), baseline, Arc::clone(&reported));
+            let isolation = account.beginning.values().and_then(|values| values.value(ISOLATION));
+            session.begins_serializable = isolation == Some("serializable");
             (Opened::Session(Box::new(session), account), reported)
         }
         Some(kind) => {

@@ -21,7 +21,8 @@ impl Conversation {
         let channels = self.ear.is_some() && decided.is_ok() && self.concerns_channels();
         let sequences = lent.upstream.status() != TransactionStatus::Failed
             && decided.as_ref().is_ok_and(|route| self.home.minds(lent, &self.session, route.writes));
-        if busy && (channels || sequences) {
+        // Once the client has the answer, others are to begin with what it set.
+        if busy && (channels || sequences || self.session.alters_starts) {
             self.blocked = true;
             return Ok(());
         }

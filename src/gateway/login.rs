@@ -11,7 +11,7 @@ use bytes::{Buf as _, BytesMut};
 
 use super::context::Context;
 use super::greet::{Greeted, Refused};
-use super::{io, private};
+use super::{io, private, starts};
 use crate::auth::{
     ClientAuth, ClientAuthError, ClientAuthSetup, ClientMethod, ClientStep, Credentials, Random, ServerAuthError,
     StoredPassword,
@@ -63,6 +63,8 @@ pub(super) async fn log_in(
     if let Some(name) = cut {
         write_error(out, b'N', "NOTICE", "42622", &name, &[]);
     }
+    // Another may have taken its place while the client proved who it is.
+    let account = cluster.account(database, user).filter(|held| held.is_kin(&account)).unwrap_or(account);
     let reported = greeting(&account, &baseline, context, worker).await?;
     Ok(LoggedIn { account, baseline, reported })
 }
@@ -331,6 +333,7 @@ async fn greeting(
     }
     let parameters = context.parameters.intern((*lent.upstream.parameters).clone());
     lent.upstream.parameters = Arc::clone(&parameters);
+    Box::pin(starts::note(account, &mut lent)).await;
     lent.give_back();
     account.remember_greeting(Arc::clone(baseline), Arc::clone(&parameters));
     Ok(parameters)

@@ -29,6 +29,7 @@ mod runtime;
 mod settle;
 mod shards;
 mod sight;
+mod starts;
 mod trace;
 
 use std::net::SocketAddr;
@@ -73,7 +74,7 @@ pub struct GatewayHandle {
     context: Arc<Context>,
     workers: Workers,
     accepting: Vec<tokio::task::JoinHandle<()>>,
-    tasks: [tokio::task::JoinHandle<()>; 2],
+    tasks: [tokio::task::JoinHandle<()>; 3],
     addresses: Vec<SocketAddr>,
     admin: Option<AdminHandle>,
     origin: PathBuf,
@@ -109,12 +110,13 @@ impl Gateway {
         shards::warn_of_blind_chains(&live, &context.policies.chains().load());
         context.watch_clusters();
         let tidying = tokio::spawn(context::tidy(Arc::clone(&context), workers.spawner()));
+        let looking = tokio::spawn(starts::watch(Arc::clone(&context)));
         let watching = tokio::spawn(reload::watch(Arc::clone(&context), origin.to_owned()));
         Ok(GatewayHandle {
             context,
             workers,
             accepting,
-            tasks: [tidying, watching],
+            tasks: [tidying, looking, watching],
             addresses,
             admin,
             origin: origin.to_owned(),

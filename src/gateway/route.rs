@@ -115,6 +115,7 @@ pub(super) fn decide(
     let blind = several.filter(|_| shards::blind(chain));
     let mut redefines = false;
     let mut publishes = false;
+    let mut alters_starts = false;
     let mut vacates: Vec<Box<str>> = Vec::new();
     let mut noted: smallvec::SmallVec<[(Effects, Arc<crate::sql::Shape>); 2]> = smallvec::SmallVec::new();
     {
@@ -138,6 +139,7 @@ pub(super) fn decide(
             }
             if verdict.effects.any(Effects::DDL) {
                 redefines |= catalog::redefines(part.text);
+                alters_starts |= catalog::alters_starts(part.text);
                 publishes |= !only_temporary(&part.analysis.shape);
                 vacates.extend(catalog::emptied_databases(part.text));
             }
@@ -193,6 +195,7 @@ pub(super) fn decide(
     // From here to the end of its transaction: nobody knows at which moment others see it.
     session.redefines |= redefines;
     session.publishes |= publishes;
+    session.alters_starts |= alters_starts;
     if session.redefines {
         asker.cluster.redefined();
     }
@@ -238,7 +241,7 @@ pub(super) fn decide(
         route.target.role = Role::Primary;
     }
     // A standby refuses serializable transactions.
-    let serializable = session.settings.value(ISOLATION) == Some("serializable") || session.may_set(ISOLATION);
+    let serializable = defaults_to_serializable(session) || session.may_set(ISOLATION);
     if serializable && transaction == Transaction::Idle {
         if let Some(trace) = trace {
             trace.reason("default_transaction_isolation is or may become serializable");
@@ -338,7 +341,11 @@ fn custom_names(bind: &impl Parameters) -> impl Iterator<Item = Box<str>> {
 
 fn defaults(session: &Session) -> Defaults {
     let is = |name, wanted| session.settings.value(name).is_some_and(|value| value == wanted);
-    Defaults { read_only: is(block::READ_ONLY, "on"), serializable: is(ISOLATION, "serializable") }
+    Defaults { read_only: is(block::READ_ONLY, "on"), serializable: defaults_to_serializable(session) }
+}
+
+fn defaults_to_serializable(session: &Session) -> bool {
+    session.settings.value(ISOLATION).map_or(session.begins_serializable, |value| value == "serializable")
 }
 
 /// The transaction that the unit begins in.

@@ -11,12 +11,12 @@ use tokio::time::Instant;
 
 use super::drive::{Conversation, End};
 use super::rerun::Fault;
-use super::{io, private, route, trace};
+use super::{io, private, route, starts, trace};
 use crate::config::PoolMode;
 use crate::discover::Failure;
 use crate::net;
 use crate::pool::Lent;
-use crate::session::Session;
+use crate::session::{Session, Starts};
 use crate::sql::Effects;
 use crate::upstream::{Copy, ErrorReply, Sequences};
 use crate::wire::TransactionStatus;
@@ -52,18 +52,23 @@ impl Conversation {
         let mut asked = false;
         if let Some(audit) = self.session.audit() {
             self.context.metrics.worker(self.worker).audits.one();
-            match private::ask_whatever_it_takes(lent, &audit.sql).await {
+            let told = match private::ask_whatever_it_takes(lent, &audit.sql).await {
                 Ok(answer) if answer.error.is_none() => {
                     let actual = self.session.audited(&audit, &answer);
                     let settings = &self.context.settings;
                     self.session.settings = settings.intern((*self.session.settings).clone());
                     lent.upstream.settings = actual.map(|actual| settings.intern(actual));
+                    audit.starts.then(|| Starts::read(&answer))
                 }
                 Ok(answer) => {
                     let reason = private::error_of(&answer).map_or_else(String::new, |reply| reply.message);
                     return Err(self.cannot_audit(&reason));
                 }
                 Err(error) => return Err(self.cannot_audit(&error.to_string())),
+            };
+            if let Some(told) = told.filter(|_| lent.pool().node.role() == crate::topology::Role::Primary) {
+                let likely = std::mem::take(&mut self.session.alters_starts);
+                Box::pin(starts::learn_from(&self.account, lent, told, likely)).await;
             }
             trace::follow(&mut self.trace, &self.session.settings);
             asked = true;

@@ -15,14 +15,15 @@ mod budget;
 mod connect;
 mod dedicated;
 mod idle;
+mod kin;
 mod lent;
 mod server;
 mod share;
 mod supply;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -35,6 +36,7 @@ pub use budget::Budget;
 pub use connect::{ConnectError, Connector};
 pub use dedicated::Dedicated;
 pub use idle::Wish;
+pub use kin::Kin;
 pub use lent::Lent;
 pub use server::{CancelGate, CancelTarget, Server};
 pub use supply::Ahead;
@@ -97,6 +99,9 @@ pub struct Pool {
     /// Of those counted, the ones that are being opened: the permits.
     opening: AtomicUsize,
     keeps_sequences: AtomicBool,
+    kin: OnceLock<Arc<Kin>>,
+    /// What its connections are to start with, whatever the servers have set for those that start now.
+    starts: OnceLock<Connector>,
     inner: Mutex<Inner>,
 }
 
@@ -188,6 +193,18 @@ pub struct PoolCounts {
     pub longest_wait: Duration,
 }
 
+impl std::ops::Add for PoolCounts {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self {
+            open: self.open + other.open,
+            idle: self.idle + other.idle,
+            waiting: self.waiting + other.waiting,
+            longest_wait: self.longest_wait.max(other.longest_wait),
+        }
+    }
+}
+
 /// A waiter this old is served before any younger one, whatever worker the connection belongs to.
 const PATIENCE: Duration = Duration::from_millis(20);
 
@@ -228,6 +245,8 @@ impl Pool {
             share,
             opening: AtomicUsize::new(0),
             keeps_sequences: AtomicBool::new(false),
+            kin: OnceLock::new(),
+            starts: OnceLock::new(),
             inner: Mutex::new(inner),
         })
     }
@@ -381,8 +400,12 @@ impl Pool {
 
     async fn open(self: &Arc<Self>, permit: Permit, worker: usize) -> Result<Lent, Arc<ConnectError>> {
         let epoch = permit.epoch;
+        self.make_room();
         let since = Instant::now();
-        let connected = self.connector.connect(worker, epoch).await;
+        let connected = match self.starts.get() {
+            None => self.connector.connect(worker, epoch).await,
+            Some(starts) => self.connect_as_before(starts, worker, epoch).await,
+        };
         match &connected {
             Ok(_) => self.stats.connects.observe(since.elapsed()),
             Err(_) => self.stats.connect_failures.one(),
@@ -457,7 +480,9 @@ impl Pool {
 
     /// Changes the bounds.
     pub fn set_limits(&self, limits: PoolLimits) {
-        self.inner.lock().limits = limits;
+        // Nobody comes to a pool that only old sessions use.
+        let min_size = if self.starts.get().is_some() { 0 } else { limits.min_size };
+        self.inner.lock().limits = PoolLimits { min_size, ..limits };
     }
 
     /// Numbers for metrics.

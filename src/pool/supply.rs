@@ -289,6 +289,7 @@ impl Pool {
             self.closed_one();
         }
         self.catch_up(now);
+        self.keep_bound();
     }
 
     /// Closes one idle connection for a starving pool, if there is one that can be spared.

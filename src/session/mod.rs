@@ -18,6 +18,7 @@ mod nothing;
 mod parts;
 mod pull;
 mod restore;
+mod starts;
 mod state;
 mod statements;
 
@@ -38,6 +39,7 @@ pub use local::LocalAnswer;
 use names::Names;
 pub use parts::{BoundValues, Part};
 pub use pull::Pull;
+pub use starts::Starts;
 pub use state::{Audit, Pins, SETTINGS_LIMIT};
 use statements::Statements;
 
@@ -110,6 +112,10 @@ pub struct Session {
     pub redefines: bool,
     /// It holds DDL that others can see once it has ended.
     pub publishes: bool,
+    /// It may change what is set for sessions that begin.
+    pub alters_starts: bool,
+    /// Its role or database has set `default_transaction_isolation` to serializable.
+    pub begins_serializable: bool,
     /// Whose servers the session uses, and under which schema: what a Parse may be answered from.
     pub scope: Scope,
     shared: Arc<Shared>,
@@ -247,6 +253,8 @@ impl Session {
             discarded: false,
             redefines: false,
             publishes: false,
+            alters_starts: false,
+            begins_serializable: false,
             scope: Scope::default(),
             shared,
             statements: Statements::default(),

@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::Session;
+use super::starts::STARTS_SQL;
 use crate::sql::{Effects, Kind, Shape};
 use crate::upstream::{Answer, ErrorReply, Interner, Parameters, Settings};
 use crate::wire::backend::write_error;
@@ -131,6 +132,8 @@ pub struct Audit {
     hidden: bool,
     /// The session itself has done so, under a name that only the server knows.
     computed: bool,
+    /// The answer also holds what is set for sessions that begin ([`Starts`](super::Starts)).
+    pub starts: bool,
 }
 
 impl Session {
@@ -289,7 +292,11 @@ impl Session {
             let _ =
                 write!(sql, "SELECT pg_catalog.lower(name), {VALUE_SQL}{ALL_SQL}SELECT 'role', {VALUE_SQL}{ROLE_SQL}");
         }
-        Some(Audit { sql, all, hidden, computed })
+        let starts = hidden || self.alters_starts;
+        if starts {
+            sql.push_str(STARTS_SQL);
+        }
+        Some(Audit { sql, all, hidden, computed, starts })
     }
 
     /// Takes the server's answer. Returns what is applied on the server now; `None`: that is not known.
@@ -395,7 +402,7 @@ fn applies(name: &str, value: &[u8], source: Option<&str>) -> bool {
 }
 
 /// A value as [`VALUE_SQL`] gives it; `None`: it is too large.
-fn decode(hex: &str) -> Option<Vec<u8>> {
+pub(super) fn decode(hex: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let pairs = hex.as_bytes().chunks_exact(2);
     let odd = !pairs.remainder().is_empty();

@@ -28,8 +28,8 @@ mod reload;
 mod replicas;
 mod replication;
 mod reset;
-
 mod shards;
+mod starts;
 mod support;
 mod tls;
 mod tools;

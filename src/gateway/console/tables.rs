@@ -212,9 +212,8 @@ fn pools(clusters: &BTreeMap<String, Arc<Cluster>>) -> Vec<Row> {
     let mut rows = Vec::new();
     for account in accounts(clusters) {
         let (mut lent, mut idle, mut waiting, mut longest) = (0, 0, 0, Duration::ZERO);
-        let pools = account.pools();
-        for pool in &pools {
-            let counts = pool.counts();
+        let pools = account.counts();
+        for (_, counts) in &pools {
             lent += counts.open.saturating_sub(counts.idle);
             idle += counts.idle;
             waiting += counts.waiting;

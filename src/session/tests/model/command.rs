@@ -69,6 +69,9 @@ fn command(text: &str) -> Result<Command, Failure> {
     if text.starts_with("SELECT pg_catalog.lower(name)") {
         return Ok(Command::AuditAll);
     }
+    if text.starts_with("SELECT '',") {
+        return Ok(Command::AuditNamed(Vec::new()));
+    }
     if text.starts_with("SELECT 'role'") {
         return Ok(Command::AuditRole);
     }
