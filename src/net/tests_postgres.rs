@@ -431,6 +431,10 @@ async fn libpq_against_our_server_role() {
 
 async fn psql(target: &str, password: &str, home: &Path) -> Output {
     let mut command = Command::new(program("psql"));
-    command.args(["-X", "-w", "-d", target, "-c", ""]).env("PGPASSWORD", password).env("HOME", home).stdin(Stdio::null());
+    command
+        .args(["-X", "-w", "-d", target, "-c", ""])
+        .env("PGPASSWORD", password)
+        .env("HOME", home)
+        .stdin(Stdio::null());
     tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
 }
