@@ -142,7 +142,7 @@ impl Cluster {
             user: user.into(),
             credentials,
             mode: pool.mode,
-            pool: pool.clone(),
+            pool: ArcSwap::from_pointee(pool.clone()),
             pools: self.topology.nodes().map(|_| OnceLock::new()).collect(),
             greetings: Mutex::default(),
             beginning: Beginning::new(self.topology.shards().len()),
@@ -251,7 +251,7 @@ impl Cluster {
             user: account.user.clone(),
             credentials: account.credentials.clone(),
             mode: account.mode,
-            pool: account.pool.clone(),
+            pool: ArcSwap::new(account.pool_config()),
             pools: account.pools.iter().map(|_| OnceLock::new()).collect(),
             greetings: Mutex::default(),
             beginning: account.beginning.next(shard, set),
@@ -373,7 +373,8 @@ pub struct Account {
     pub credentials: Credentials,
     /// When a server connection goes back.
     pub mode: PoolMode,
-    pool: PoolConfig,
+    /// Its pools' configuration now.
+    pool: ArcSwap<PoolConfig>,
     /// By the nodes' numbers.
     pools: Box<[OnceLock<Arc<Pool>>]>,
     /// What servers report to a client that starts with these settings.
@@ -395,8 +396,9 @@ impl Account {
         // A node's number is its place in the list that the pools were made from.
         self.pools[node.number].get_or_init(|| {
             let cluster = &self.cluster;
-            let connector = cluster.connector(node, &self.user, &self.dbname, self.credentials.clone(), &self.pool);
-            let limits = pool_limits(&self.pool, &self.dbname);
+            let config = self.pool.load();
+            let connector = cluster.connector(node, &self.user, &self.dbname, self.credentials.clone(), &config);
+            let limits = pool_limits(&config, &self.dbname);
             let pool = Pool::new(Arc::clone(node), connector, Arc::clone(&cluster.budget), limits, cluster.workers);
             cluster.budget.register(&pool);
             self.family.add(&pool);
@@ -454,12 +456,13 @@ impl Account {
 
     /// The configuration of its pools.
     #[must_use]
-    pub fn pool_config(&self) -> &PoolConfig {
-        &self.pool
+    pub fn pool_config(&self) -> Arc<PoolConfig> {
+        self.pool.load_full()
     }
 
-    /// Changes the bounds of the pools.
+    /// Changes the configuration of its pools: the bounds at once, the rest for those that are not open yet.
     pub fn set_limits(&self, pool: &PoolConfig) {
+        self.pool.store(Arc::new(pool.clone()));
         for open in self.pools() {
             open.set_limits(pool_limits(pool, &self.dbname));
         }

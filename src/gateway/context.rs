@@ -124,12 +124,12 @@ impl Context {
         Arc::clone(self.policies.chains().load().of(database))
     }
 
-    /// Counts a client; `None` when there are too many.
+    /// Counts a client; `None` when there are too many, also for what is let in beyond that.
     pub(super) fn admit(self: &Arc<Self>) -> Option<Admission> {
         let most = self.live.load().config.server.max_clients;
         let before = self.clients.fetch_add(1, Ordering::AcqRel);
-        let admission = Admission(Arc::clone(self));
-        (before < most).then_some(admission)
+        let admission = Admission { context: Arc::clone(self), beyond: before >= most };
+        (before < most.saturating_add(BEYOND)).then_some(admission)
     }
 
     /// Tells every session to end as soon as it can.
@@ -180,14 +180,21 @@ fn tell(event: &PolicyEvent, metrics: &Metrics) {
     }
 }
 
+/// Clients above max_clients that may say what they want.
+const BEYOND: usize = 16;
+
 /// A client that is counted while this lives.
 #[derive(Debug)]
-pub(super) struct Admission(Arc<Context>);
+pub(super) struct Admission {
+    context: Arc<Context>,
+    /// It is one above max_clients: for the console, and to ask for a cancel.
+    pub(super) beyond: bool,
+}
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        if self.0.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.emptied.notify_waiters();
+        if self.context.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.context.emptied.notify_waiters();
         }
     }
 }

@@ -66,14 +66,14 @@ pub(super) async fn greet(stream: Stream, context: Arc<Context>, worker: usize) 
     let peer = stream.peer().to_string();
     let id = context.session_id();
     context.metrics.accepted.one();
-    let Some(_admission) = context.admit() else {
+    let Some(admission) = context.admit() else {
         context.metrics.refused(Refusal::TooMany);
         turn_away(id, stream, &too_many()).await;
         return;
     };
     let limit = context.live.load().config.server.client_login_timeout;
     // Boxed, so that a session at rest does not hold the room that its log-in took.
-    let opened = Box::pin(net::timeout(limit, open(id, stream, &context, worker))).await;
+    let opened = Box::pin(net::timeout(limit, open(id, stream, &context, worker, admission.beyond))).await;
     match opened {
         Ok(Some((stream, handle, opened))) => {
             match opened {
@@ -104,7 +104,14 @@ enum Opened {
     Console(BytesMut),
 }
 
-async fn open(id: u64, stream: Stream, context: &Arc<Context>, worker: usize) -> Option<(Stream, Arc<Handle>, Opened)> {
+/// `beyond`: there are as many clients as may be, and only the console and what asks for a cancel comes in.
+async fn open(
+    id: u64,
+    stream: Stream,
+    context: &Arc<Context>,
+    worker: usize,
+    beyond: bool,
+) -> Option<(Stream, Arc<Handle>, Opened)> {
     let mut greeted = match first_packets(id, stream, context).await {
         Ok(greeted) => greeted?,
         Err((stream, refused)) => {
@@ -112,6 +119,10 @@ async fn open(id: u64, stream: Stream, context: &Arc<Context>, worker: usize) ->
             return None;
         }
     };
+    if beyond && !console::wanted(&greeted.startup, context) {
+        end(id, context, Some(greeted.stream), too_many().into()).await;
+        return None;
+    }
     match log_in(&mut greeted, context, worker).await {
         Ok((handle, opened)) => Some((greeted.stream, handle, opened)),
         Err(refused) => {

@@ -87,6 +87,16 @@ impl Budget {
         Share::new(connections)
     }
 
+    /// Whether a place is free.
+    pub(super) fn has_room(&self) -> bool {
+        self.used() < self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Whether more places are taken than there are: the limit was lowered.
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.used() > self.limit.load(Ordering::Relaxed)
+    }
+
     /// Takes a place; `false` if there is none.
     pub(super) fn take(&self) -> bool {
         let limit = self.limit.load(Ordering::Relaxed);
@@ -113,8 +123,8 @@ impl Budget {
             if !self.take() {
                 return;
             }
-            if self.neediest(|_| true).is_some_and(|pool| pool.feed()) {
-                return;
+            if self.neediest(|_| true).is_some_and(|pool| pool.feed(true)) {
+                continue;
             }
             self.used.fetch_sub(1, Ordering::AcqRel);
         }
@@ -139,7 +149,8 @@ impl Budget {
 
     /// Whether an idle connection of a pool with `share` should make room for some starving pool.
     pub(super) fn wants_idle(&self, share: &Share) -> bool {
-        self.starving.lock().iter().any(|starving| share.spares(&starving.share))
+        let others = |starving: &&Starving| !std::ptr::eq(share, &*starving.share);
+        self.starving.lock().iter().filter(others).any(|starving| share.spares(&starving.share))
     }
 
     /// Takes the neediest of those starving pools that will do off the list; of equals the one that has waited longest.
@@ -162,9 +173,17 @@ impl Budget {
         self.starving_count.store(starving.len(), Ordering::Release);
     }
 
-    /// Closes idle connections for pools that starve: one in each pool that can spare it. Call it when a pool began to starve,
-    /// and about once a second.
+    /// Closes idle connections for pools that starve: one in each pool that can spare it; and as many as there are above the
+    /// limit. Call it when a pool began to starve, and about once a second.
     pub fn relieve(&self) {
+        while self.is_exceeded() {
+            let pools: Vec<_> = self.pools.lock().iter().filter_map(Weak::upgrade).collect();
+            let evicted = pools.iter().filter(|pool| self.is_exceeded() && pool.evict()).count();
+            self.used.fetch_sub(evicted, Ordering::AcqRel);
+            if evicted == 0 {
+                break;
+            }
+        }
         self.feed();
         if !self.anyone_starves() {
             return;

@@ -185,6 +185,8 @@ impl Drop for Permit {
 pub struct PoolCounts {
     /// Idle, lent and being opened.
     pub open: usize,
+    /// Being opened.
+    pub opening: usize,
     /// Idle.
     pub idle: usize,
     /// Waiting for one.
@@ -198,6 +200,7 @@ impl std::ops::Add for PoolCounts {
     fn add(self, other: Self) -> Self {
         Self {
             open: self.open + other.open,
+            opening: self.opening + other.opening,
             idle: self.idle + other.idle,
             waiting: self.waiting + other.waiting,
             longest_wait: self.longest_wait.max(other.longest_wait),
@@ -276,25 +279,30 @@ impl Pool {
     /// # Errors
     /// See [`CheckoutError`].
     pub async fn checkout(self: &Arc<Self>, worker: usize, wish: Wish) -> Result<Lent, CheckoutError> {
-        let since = Instant::now();
-        let mut tried = self.try_checkout(worker, wish)?;
+        let asked = Asked { worker, wish, since: Instant::now() };
+        let (mut tried, mut refused) = (self.try_checkout(asked)?, false);
         loop {
             let permit = match tried {
                 Tried::Lent(lent) => return Ok(lent),
                 Tried::Permit(permit) => permit,
                 Tried::Replace(server, permit) => {
-                    drop(server);
+                    server.quit().await;
                     permit
                 }
-                Tried::Wait(receiver, patience) => match self.granted(receiver, patience, since).await? {
-                    Grant::Lent(lent) if wish == Wish::New => Permit::new(self, lent.into_server().epoch),
+                Tried::Wait(receiver, patience) => match self.granted(receiver, patience, asked.since).await? {
+                    Grant::Lent(lent) if wish == Wish::New => {
+                        let server = lent.into_server();
+                        let permit = Permit::new(self, server.epoch);
+                        server.quit().await;
+                        permit
+                    }
                     Grant::Lent(lent) => return Ok(lent),
                     Grant::Permit(permit) => permit,
                 },
             };
             tried = match self.open(permit, worker).await {
                 Ok(lent) => return Ok(lent),
-                Err(error) => self.make_do(worker, wish, error)?,
+                Err(error) => self.make_do(asked, std::mem::replace(&mut refused, true), error)?,
             };
         }
     }
@@ -331,9 +339,9 @@ impl Pool {
         }
     }
 
-    fn try_checkout(self: &Arc<Self>, worker: usize, wish: Wish) -> Result<Tried, CheckoutError> {
+    fn try_checkout(self: &Arc<Self>, asked: Asked) -> Result<Tried, CheckoutError> {
         let (mut stale, mut starves) = (Vec::new(), false);
-        let tried = self.try_checkout_locked(worker, wish, &mut stale, &mut starves);
+        let tried = self.try_checkout_locked(asked, &mut stale, &mut starves);
         for server in stale {
             drop(server);
             self.budget.give();
@@ -348,11 +356,11 @@ impl Pool {
     /// the pool began to.
     fn try_checkout_locked(
         self: &Arc<Self>,
-        worker: usize,
-        wish: Wish,
+        asked: Asked,
         stale: &mut Vec<Box<Server>>,
         starves: &mut bool,
     ) -> Result<Tried, CheckoutError> {
+        let Asked { worker, wish, .. } = asked;
         let mut inner = self.inner.lock();
         if inner.closed {
             return Err(CheckoutError::Closed);
@@ -376,13 +384,6 @@ impl Pool {
                 return Ok(Tried::Lent(self.lend(server)));
             }
         }
-        let tried = self.queue(&mut inner, worker)?;
-        *starves = self.starves(&mut inner);
-        Ok(tried)
-    }
-
-    /// A place in the queue.
-    fn queue(&self, inner: &mut Inner, worker: usize) -> Result<Tried, CheckoutError> {
         if inner.waiting.len() >= inner.limits.max_queue {
             // Who left the queue is still in it until a connection comes its way.
             inner.waiting.retain(Waiter::waits);
@@ -391,11 +392,9 @@ impl Pool {
             self.stats.queue_full.one();
             return Err(CheckoutError::QueueFull(inner.waiting.len()));
         }
-        let (sender, receiver) = oneshot::channel();
-        inner.waiting.push_back(Waiter { worker, since: Instant::now(), sender });
-        let limits = &inner.limits;
-        let reserve_after = (limits.reserve > 0).then_some(limits.reserve_after);
-        Ok(Tried::Wait(receiver, Patience { limit: limits.query_wait, reserve_after }))
+        let tried = inner.queue(asked);
+        *starves = self.starves(&mut inner);
+        Ok(tried)
     }
 
     async fn open(self: &Arc<Self>, permit: Permit, worker: usize) -> Result<Lent, Arc<ConnectError>> {
@@ -430,7 +429,8 @@ impl Pool {
             let mut inner = self.inner.lock();
             let (open, limits) = (inner.open.get(), &inner.limits);
             let aged = limits.lifetime.is_some_and(|limit| server.age(inner.idle.now) >= limit);
-            if inner.closed || aged || open > limits.size + limits.reserve || server.epoch < inner.epoch {
+            let surplus = open > limits.size + limits.reserve || self.budget.is_exceeded();
+            if inner.closed || aged || surplus || server.epoch < inner.epoch {
                 drop(inner);
                 drop(server);
                 return self.closed_one();
@@ -491,7 +491,13 @@ impl Pool {
         let inner = self.inner.lock();
         let waits = || inner.waiting.iter().filter(|waiter| waiter.waits());
         let longest_wait = waits().map(|waiter| waiter.since).min().map_or(Duration::ZERO, |since| since.elapsed());
-        PoolCounts { open: inner.open.get(), idle: inner.idle.count(), waiting: waits().count(), longest_wait }
+        PoolCounts {
+            open: inner.open.get(),
+            opening: self.opening.load(Ordering::Relaxed),
+            idle: inner.idle.count(),
+            waiting: waits().count(),
+            longest_wait,
+        }
     }
 
     /// What is idle now, to be shown.
@@ -516,6 +522,14 @@ enum Tried {
     /// A connection to be closed, and the right to open one in its place.
     Replace(Box<Server>, Permit),
     Wait(oneshot::Receiver<Grant>, Patience),
+}
+
+/// Who asks for a connection.
+#[derive(Clone, Copy)]
+struct Asked {
+    worker: usize,
+    wish: Wish,
+    since: Instant,
 }
 
 /// How long somebody waits.
@@ -551,6 +565,16 @@ impl Drop for GrantReceiver {
 }
 
 impl Inner {
+    /// A place in the queue, in the order of asking.
+    fn queue(&mut self, asked: Asked) -> Tried {
+        let (sender, receiver) = oneshot::channel();
+        let place = self.waiting.partition_point(|waiter| waiter.since <= asked.since);
+        self.waiting.insert(place, Waiter { worker: asked.worker, since: asked.since, sender });
+        let limits = &self.limits;
+        let reserve_after = (limits.reserve > 0).then_some(limits.reserve_after);
+        Tried::Wait(receiver, Patience { limit: limits.query_wait, reserve_after })
+    }
+
     /// The first of what `take` yields that can still be used; the others are uncounted.
     fn take_alive(
         &mut self,

@@ -7,11 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
-use crate::net::Stream;
+use crate::net::{self, Stream};
 use crate::upstream::{Private, Upstream};
+use crate::wire::frontend;
 use crate::wire::startup::CancelKey;
+
+/// Longest wait for a server to end.
+const QUIT: Duration = Duration::from_secs(1);
 
 /// A logged-in connection.
 #[derive(Debug)]
@@ -105,6 +110,21 @@ impl Server {
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Ends it, and waits until the server has: another can be opened in its place then. Cancel-safe: it is gone in any case.
+    pub(super) async fn quit(mut self: Box<Self>) {
+        let mut goodbye = bytes::BytesMut::new();
+        frontend::write_terminate(&mut goodbye);
+        let mut rest = [0; 64];
+        let ended = async {
+            self.stream.write_all(&goodbye).await?;
+            self.stream.flush().await?;
+            while self.stream.read(&mut rest).await? > 0 {}
+            std::io::Result::Ok(())
+        };
+        // One that does not is left to itself.
+        let _ = net::timeout(QUIT, ended).await;
     }
 
     pub(super) fn age(&self, now: Instant) -> Duration {

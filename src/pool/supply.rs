@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{CheckoutError, ConnectError, Grant, Idle, Inner, KEEPS_SEQUENCES, Permit, Pool, PoolLimits, Tried, Wish};
+use super::{
+    Asked, CheckoutError, ConnectError, Grant, Idle, Inner, KEEPS_SEQUENCES, Permit, Pool, PoolLimits, Tried, Wish,
+};
 use crate::topology::Standing;
 
 /// An idle connection that was not used for so long makes room for whoever starves. The pool's clock ticks about once a second.
@@ -116,11 +118,12 @@ impl Pool {
         open < inner.limits.size && (open <= self.opening.load(Ordering::Relaxed) || !refused())
     }
 
-    /// No connection could be opened: if that is because the server gives no more, one of those that there are will do.
+    /// No connection could be opened: if that is because the server gives no more, one of those that there are will do. `refused`: it
+    /// said so before.
     pub(super) fn make_do(
         self: &Arc<Self>,
-        worker: usize,
-        wish: Wish,
+        asked: Asked,
+        refused: bool,
         error: Arc<ConnectError>,
     ) -> Result<Tried, CheckoutError> {
         if error.refused().is_none_or(|fields| fields.sqlstate != TOO_MANY_CONNECTIONS) {
@@ -130,10 +133,13 @@ impl Pool {
         let tried = {
             let mut inner = self.inner.lock();
             inner.refused = Some(Instant::now() + REFUSED);
-            let idle = if wish == Wish::New { None } else { inner.take_alive(&mut stale, Idle::take_any) };
-            match idle {
+            // Those that are being opened may be refused as well: nobody waits for such a one twice.
+            let opening = if refused { self.opening.load(Ordering::Relaxed) } else { 0 };
+            match inner.take_alive(&mut stale, Idle::take_any) {
+                // Its place is the new one's.
+                Some(server) if asked.wish == Wish::New => Ok(Tried::Replace(server, Permit::new(self, inner.epoch))),
                 Some(server) => Ok(Tried::Lent(self.lend(server))),
-                None if inner.open.get() > self.opening.load(Ordering::Relaxed) => self.queue(&mut inner, worker),
+                None if inner.open.get() > opening => Ok(inner.queue(asked)),
                 None => Err(CheckoutError::Connect(error)),
             }
         };
@@ -165,7 +171,7 @@ impl Pool {
                 return;
             }
             drop(inner);
-            if !self.feed() {
+            if !self.feed(false) {
                 return self.budget.give();
             }
         }
@@ -186,6 +192,14 @@ impl Pool {
 
     /// Notes that who waits here lacks a place in the budget, if that is so; whether it was news.
     pub(super) fn starves(self: &Arc<Self>, inner: &mut Inner) -> bool {
+        if self.budget.has_room() {
+            // It is not for want of a place that they wait.
+            return false;
+        }
+        self.starves_now(inner)
+    }
+
+    fn starves_now(self: &Arc<Self>, inner: &mut Inner) -> bool {
         if inner.starves || inner.waiting.is_empty() || !self.may_open(inner) {
             return false;
         }
@@ -204,13 +218,16 @@ impl Pool {
 
     /// A connection is gone: its place goes to a pool that should have it, else to the first who waits, here or anywhere.
     pub(super) fn closed_one(self: &Arc<Self>) {
-        if self.budget.anyone_starves()
+        // Above a limit that was lowered it is nobody's.
+        let exceeded = self.budget.is_exceeded();
+        if !exceeded
+            && self.budget.anyone_starves()
             && let Some(creditor) = self.budget.creditor(&self.share)
         {
             return self.cede(&creditor);
         }
         let mut inner = self.inner.lock();
-        while inner.open.get() <= inner.limits.size && !inner.closed && self.may_replace(&inner) {
+        while !exceeded && inner.open.get() <= inner.limits.size && !inner.closed && self.may_replace(&inner) {
             let Some(waiter) = inner.next_waiter(usize::MAX) else { break };
             let epoch = inner.epoch;
             drop(inner);
@@ -222,6 +239,9 @@ impl Pool {
             inner = self.inner.lock();
         }
         inner.open.sub();
+        if exceeded {
+            self.starves(&mut inner);
+        }
         drop(inner);
         self.budget.give();
     }
@@ -240,13 +260,14 @@ impl Pool {
             // Whoever waits here waits for a place again.
             self.starves(&mut inner);
         }
-        if !creditor.feed() {
+        if !creditor.feed(true) {
             self.budget.give();
         }
     }
 
-    /// A place in the budget is free: whoever waits here may open a connection. Returns whether somebody took it.
-    pub(super) fn feed(self: &Arc<Self>) -> bool {
+    /// A place in the budget is free: whoever waits here may open a connection. Returns whether somebody took it. `scarce`: places
+    /// were lacking, and the next who waits here lacks one still.
+    pub(super) fn feed(self: &Arc<Self>, scarce: bool) -> bool {
         let mut inner = self.inner.lock();
         inner.starves = false;
         while self.may_open(&inner) {
@@ -258,8 +279,9 @@ impl Pool {
             inner = self.inner.lock();
             match sent {
                 Ok(()) => {
-                    // The next of them is no better off.
-                    self.starves(&mut inner);
+                    if scarce {
+                        self.starves_now(&mut inner);
+                    }
                     return true;
                 }
                 Err(Grant::Permit(permit)) => permit.spend(),
@@ -282,7 +304,11 @@ impl Pool {
                 self.keeps_sequences.store(false, Ordering::Relaxed);
             }
             let PoolLimits { min_size, idle_timeout, lifetime, .. } = inner.limits;
-            inner.idle.expired(min_size, idle_timeout, lifetime)
+            let mut expired = inner.idle.expired(min_size, idle_timeout, lifetime);
+            // The size was lowered.
+            let surplus = inner.open.get().saturating_sub(inner.limits.size + expired.len());
+            expired.extend((0..surplus).map_while(|_| inner.idle.take_any()));
+            expired
         };
         for server in expired {
             drop(server);

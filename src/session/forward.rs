@@ -52,7 +52,8 @@ impl Session {
             let statement = match &op.what {
                 What::Bind { statement: Some(statement) }
                     if up.prepared.misreads(statement, &self.settings)
-                        || !told() && up.prepared.doubts(statement, &self.settings) =>
+                        || up.prepared.doubts(statement, &self.settings)
+                            && !(told() && statement.finds_the_same(&self.settings)) =>
                 {
                     statement
                 }
@@ -552,10 +553,10 @@ impl Session {
     /// The client is about to be told anew what the statement returns: if DDL is known since it was parsed, the same text read
     /// as it is now takes its place, and whatever has changed is not in its way.
     fn renewed(&mut self, bind: &std::ops::Range<usize>, statement: Arc<Prepared>) -> Arc<Prepared> {
-        if statement.is_read_under(self.scope) {
+        if statement.is_read_under(self.scope) || !statement.finds_the_same(&self.settings) {
             return statement;
         }
-        let reading = Reading { scope: self.scope, settings: Some(&self.settings) };
+        let reading = Reading { scope: self.scope, settings: Some(&self.settings), unsettled: false };
         let analysis = || statement.analysis.clone();
         let renewed = self.shared.registry.share(&statement.text, statement.settled_types(), reading, analysis);
         if let Ok(bind) = frontend::bind(&self.input[bind.clone()])

@@ -287,11 +287,12 @@ impl Session {
         }
         let mut scope = self.scope;
         let constants = has_constants(parse.text);
-        if self.may_have_set(|name| finds_names(name) || constants && makes_constants(name)) {
+        let unsettled = self.may_have_set(|name| finds_names(name) || constants && makes_constants(name));
+        if unsettled {
             // What it is read under is not known: it is nobody else's, and nobody else's is taken for it.
             scope.own = shared.registry.unique();
         }
-        let reading = Reading { scope, settings: Some(&self.settings) };
+        let reading = Reading { scope, settings: Some(&self.settings), unsettled };
         let statement = shared.registry.share(parse.text, parse.types, reading, analyze);
         if !duplicate {
             self.statements.insert(parse.name, &statement);

@@ -59,6 +59,8 @@ pub struct Prepared {
     pub analysis: Analysis,
     /// The first client's reading of it; nothing for a statement that is not shared.
     reading: (Schema, Names),
+    /// Where its names were looked up is not known.
+    unsettled: bool,
     /// Values of [`CONSTANTS`] under which it was read first; nothing for a text to which they do not matter.
     constants: Settings,
     /// Whether they matter.
@@ -88,6 +90,8 @@ pub struct Reading<'a> {
     pub scope: Scope,
     /// Where names are looked up.
     pub settings: Option<&'a Settings>,
+    /// Something ahead of it may have changed that.
+    pub unsettled: bool,
 }
 
 /// DDL known of all sessions, and of the session's own.
@@ -219,6 +223,14 @@ impl Prepared {
         self.reading.0.0 == scope.schema
     }
 
+    /// Whether `settings` look its names up where they were looked up when it was parsed. Where they do not, PostgreSQL lets nobody
+    /// have other columns than those that it was parsed with (`RevalidateCachedQuery` in `plancache.c`), told anew or not.
+    #[must_use]
+    pub fn finds_the_same(&self, settings: &Settings) -> bool {
+        let now = Reading { settings: Some(settings), ..Reading::default() };
+        !self.unsettled && self.reading.1.each_ref().map(Option::as_deref) == now.names()
+    }
+
     /// Whether a Parse under `settings` would give its constants another meaning.
     #[must_use]
     pub fn is_misread(&self, settings: &Settings) -> bool {
@@ -328,10 +340,11 @@ impl Registry {
         let id = StatementId(self.next.fetch_add(1, Ordering::Relaxed));
         let mut held = Settings::default();
         constants(reading.settings.filter(|_| constant)).for_each(|(name, value)| held.set(name, value));
+        let unsettled = reading.unsettled;
         let reading = (reading.schema(), reading.names().map(|value| value.map(Box::from)));
         let (described, proven) = (Described::default(), Mutex::default());
         let (text, types) = (text.into(), types.into());
-        Prepared { id, text, types, analysis, reading, constants: held, constant, described, proven, listed }
+        Prepared { id, text, types, analysis, reading, unsettled, constants: held, constant, described, proven, listed }
     }
 
     /// The shared statement of this text and these types, read like this.

@@ -252,6 +252,15 @@ async fn where_the_server_gives_no_more_what_there_is_must_do() {
     eventually("more connections", || open(&gateway, &role) > 2);
     let last = connect(&gateway, &role, &database).await;
     flood.end().await;
+    // A client that wants a server which has run nothing yet gets one in another's place.
+    psql(&format!("ALTER ROLE {role} CONNECTION LIMIT 1"));
+    psql(&format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{role}'"));
+    for _ in 0..3 {
+        let client = connect(&gateway, &role, &database).await;
+        client.batch_execute("SET search_path = pg_temp, public").await.unwrap();
+        client.batch_execute("CREATE TEMP TABLE t (a int)").await.unwrap();
+    }
+    eventually("the last of them to be gone", || open(&gateway, &role) <= 1);
     // Where there is none to wait for, the server's word is passed on.
     psql(&format!("ALTER ROLE {role} CONNECTION LIMIT 0"));
     psql(&format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{role}'"));
@@ -259,6 +268,62 @@ async fn where_the_server_gives_no_more_what_there_is_must_do() {
     let error = error.as_db_error().unwrap();
     assert_eq!(error.code().code(), "53300", "{error}");
     assert!(error.message().contains("too many connections for role"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_refuses_one_user_costs_no_other_a_connection() {
+    if direct() {
+        return;
+    }
+    let database = database("apart");
+    let role = format!("{database}_role");
+    let gateway = Gateway::setup().start();
+    let primary = gateway.cluster.primary();
+    primary.psql("postgres", &format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 2")).unwrap();
+    let other = Flood::start(&gateway, "demo", &database, 10).await;
+    eventually("the other's connections", || other.done() >= 100);
+    let pids = || {
+        let query = format!(
+            "SELECT coalesce(string_agg(pid::text, ',' ORDER BY pid), '') FROM pg_stat_activity
+             WHERE usename = 'demo' AND datname = '{database}' AND backend_type = 'client backend'"
+        );
+        primary.psql("postgres", &query).unwrap()
+    };
+    let before = pids();
+    let limited = Flood::start(&gateway, &role, &database, 8).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let kept = before.split(',').filter(|pid| pids().split(',').any(|now| now == *pid)).count();
+    assert_eq!(kept, before.split(',').count(), "of {before} there are {}", pids());
+    limited.end().await;
+    other.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_that_are_lowered_hold_soon() {
+    if direct() {
+        return;
+    }
+    let database = database("lowered");
+    let gateway = Gateway::setup().pool("size = 12").server("max_server_connections = 100").start();
+    let flood = Flood::start(&gateway, "demo", &database, 12).await;
+    eventually("as many as there are clients", || open(&gateway, "demo") == 12);
+    let change = |from: &str, to: &str| {
+        let text = std::fs::read_to_string(gateway.path("pointsman.toml")).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(gateway.path("pointsman.toml"), text.replace(from, to)).unwrap();
+    };
+    change("max_server_connections = 100", "max_server_connections = 3");
+    eventually("the budget", || open(&gateway, "demo") <= 3);
+    change("max_server_connections = 3", "max_server_connections = 100");
+    eventually("the old budget", || open(&gateway, "demo") == 12);
+    let before = flood.done();
+    eventually("work to go on", || flood.done() >= before + 50);
+    flood.end().await;
+    // Also where they are idle.
+    change("size = 12", "size = 4");
+    eventually("the size", || open(&gateway, "demo") <= 4);
+    change("max_server_connections = 100", "max_server_connections = 2");
+    eventually("the budget of idle ones", || open(&gateway, "demo") <= 2);
 }
 
 #[tokio::test]

@@ -199,6 +199,33 @@ fn what_is_described_at_each_use_is_read_anew() {
     ask(&mut client, &run("s", &[], false), "[1 one more] ZI");
 }
 
+/// DDL may give a client that is told anew other columns; what it has set itself may not, whatever DDL is known meanwhile.
+#[test]
+fn another_search_path_makes_no_other_columns() {
+    let test = Test::new("another_path", false);
+    test.define("CREATE SCHEMA other; CREATE TABLE other.t (n text); INSERT INTO other.t VALUES ('other')");
+    let mut client = test.client();
+    ask(&mut client, &prepare("s", READ), "T2 ZI");
+    ask(&mut client, &query("SET search_path = other"), "ZI");
+    let set = message(b'P', b"\0SET search_path = public\0\0\0");
+    let within = [set, message(b'B', &[0; 8]), message(b'E', &[0; 5]), prepare("w", READ)].concat();
+    ask(&mut client, &within, "T2 ZI");
+    for (others, path, elsewhere) in
+        [(0, "public", false), (1, "other", true), (2, "public", false), (1, "other", true)]
+    {
+        test.define("CREATE TABLE IF NOT EXISTS unlike (a int); DROP TABLE unlike");
+        ask(&mut client, &query(&format!("SET search_path = {path}")), "ZI");
+        test.elsewhere(others, || {
+            for (name, told) in [("s", true), ("w", true), ("s", false), ("w", false)] {
+                let described = if told { "T2 " } else { "" };
+                let rows = format!("{described}[1 one] ZI");
+                let refused = format!("{CHANGED} ZI");
+                ask(&mut client, &run(name, &[], told), if elsewhere { &refused } else { &rows });
+            }
+        });
+    }
+}
+
 #[test]
 fn a_session_sees_its_own_definitions_at_once() {
     let test = Test::new("own_definitions", false);

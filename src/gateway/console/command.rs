@@ -4,6 +4,7 @@
 
 use bytes::{BufMut as _, BytesMut};
 
+use crate::sql::{Lexer, TokenKind};
 use crate::upstream::ErrorReply;
 use crate::wire::frontend::frame;
 
@@ -44,23 +45,35 @@ pub(super) enum Command {
     Begin,
     Commit,
     Rollback,
+    /// The client's statements go; the tag.
+    Deallocate(&'static str),
     /// SET, RESET and their like: taken and forgotten; the tag.
     Ignored(&'static str),
 }
 
-/// The statements of a text, separated by semicolons: no command of the console's has one inside.
-pub(super) fn statements(text: &str) -> Vec<&str> {
-    let mut parts: Vec<&str> = text.split(';').map(str::trim).collect();
-    while parts.len() > 1 && parts.last() == Some(&"") {
+/// The statements of a text, without comments, their words and marks in upper case with a blank between.
+pub(super) fn statements(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    Lexer::whole(text.as_bytes(), true, |token| match token.kind {
+        TokenKind::Comment => {}
+        TokenKind::Punctuation if token.text == b";" => parts.push(String::new()),
+        _ => {
+            let part = parts.last_mut().map(|part| (part.is_empty(), part));
+            if let Some((first, part)) = part {
+                part.push_str(if first { "" } else { " " });
+                part.push_str(&String::from_utf8_lossy(token.text).to_ascii_uppercase());
+            }
+        }
+    });
+    while parts.len() > 1 && parts.last().is_some_and(String::is_empty) {
         parts.pop();
     }
     parts
 }
 
-/// Reads one statement.
+/// Reads one of [`statements`].
 pub(super) fn read(text: &str) -> Result<Command, ErrorReply> {
-    let upper = text.trim().trim_end_matches(';').to_ascii_uppercase();
-    let mut words = upper.split_whitespace();
+    let mut words = text.split(' ').filter(|word| !word.is_empty());
     Ok(match (words.next(), words.next(), words.next()) {
         (None, ..) => Command::Empty,
         (Some("SHOW"), None, _) => Command::Show(Show::Help),
@@ -73,7 +86,12 @@ pub(super) fn read(text: &str) -> Result<Command, ErrorReply> {
         (Some("ROLLBACK" | "ABORT"), ..) => Command::Rollback,
         (Some("SET"), Some(_), _) => Command::Ignored("SET"),
         (Some("RESET"), Some(_), _) => Command::Ignored("RESET"),
-        (Some("DISCARD"), Some("ALL"), None) => Command::Ignored("DISCARD ALL"),
+        (Some("DISCARD"), Some("ALL"), None) => Command::Deallocate("DISCARD ALL"),
+        (Some("DEALLOCATE"), Some("ALL"), None) => Command::Deallocate("DEALLOCATE ALL"),
+        // With what else drivers reset a session.
+        (Some("CLOSE"), Some("ALL"), None) => Command::Ignored("CLOSE CURSOR ALL"),
+        (Some("UNLISTEN"), Some("*"), None) => Command::Ignored("UNLISTEN"),
+        (Some("SELECT"), Some("PG_ADVISORY_UNLOCK_ALL"), Some("(")) => Command::Ignored("SELECT 0"),
         (
             Some("KILL" | "PAUSE" | "RESUME" | "RELOAD" | "SHUTDOWN" | "SUSPEND" | "DISABLE" | "ENABLE" | "RECONNECT"),
             ..,
@@ -214,15 +232,19 @@ mod tests {
             ("end", Command::Commit),
             ("Abort", Command::Rollback),
             ("SET application_name = 'x'", Command::Ignored("SET")),
-            ("DISCARD ALL", Command::Ignored("DISCARD ALL")),
+            ("DISCARD ALL", Command::Deallocate("DISCARD ALL")),
+            ("deallocate all", Command::Deallocate("DEALLOCATE ALL")),
+            ("/* a; */ SHOW /* b */ lists -- c", Command::Show(Show::Lists)),
+            ("SELECT pg_advisory_unlock_all()", Command::Ignored("SELECT 0")),
         ] {
-            assert_eq!(read(text).ok(), Some(expected), "{text}");
+            let [statement] = &statements(text)[..] else { panic!("{text}") };
+            assert_eq!(read(statement).ok(), Some(expected), "{text}");
         }
         for (name, show, _) in TABLES {
             assert_eq!(read(&format!("SHOW {name}")).ok(), Some(Command::Show(show)));
         }
         for (text, sqlstate) in
-            [("SELECT 1", "42601"), ("SHOW nothing", "42601"), ("SHOW CLIENTS x", "42601"), ("reload", "0A000")]
+            [("SELECT 1", "42601"), ("SHOW NOTHING", "42601"), ("SHOW CLIENTS X", "42601"), ("RELOAD", "0A000")]
         {
             assert_eq!(read(text).unwrap_err().sqlstate, sqlstate, "{text}");
         }

@@ -266,6 +266,10 @@ impl Talk {
                 self.status = TransactionStatus::Idle;
                 "ROLLBACK"
             }
+            Command::Deallocate(tag) => {
+                self.statements.clear();
+                tag
+            }
             Command::Ignored(tag) => tag,
         };
         backend::write_complete(&mut self.out, tag);
@@ -275,7 +279,7 @@ impl Talk {
     fn parse(&mut self, frame: &[u8]) -> Result<(), ErrorReply> {
         let parse = frontend::parse(frame).map_err(|error| malformed(&error))?;
         let text = String::from_utf8_lossy(parse.text);
-        let command = match command::statements(&text)[..] {
+        let command = match &command::statements(&text)[..] {
             [one] => command::read(one)?,
             _ => {
                 let words = "cannot insert multiple commands into a prepared statement";
@@ -287,7 +291,7 @@ impl Talk {
             let words = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(&name));
             return Err(ErrorReply::error("42P05", words));
         }
-        bounded(&self.statements)?;
+        bounded(&self.statements, &name)?;
         self.statements.insert(name, command);
         backend::write_bare(&mut self.out, b'1');
         Ok(())
@@ -297,8 +301,13 @@ impl Talk {
         let bind = frontend::bind(frame).map_err(|error| malformed(&error))?;
         let command = *self.statements.get(bind.statement).ok_or_else(|| no_statement(bind.statement))?;
         let formats = result_formats(bind.rest).ok_or_else(|| malformed(&Malformed::Body("Bind")))?;
-        bounded(&self.portals)?;
-        self.portals.insert(Bytes::copy_from_slice(bind.portal), (command, formats));
+        let portal = Bytes::copy_from_slice(bind.portal);
+        if !portal.is_empty() && self.portals.contains_key(&portal) {
+            let words = format!("cursor \"{}\" already exists", String::from_utf8_lossy(&portal));
+            return Err(ErrorReply::error("42P03", words));
+        }
+        bounded(&self.portals, &portal)?;
+        self.portals.insert(portal, (command, formats));
         backend::write_bare(&mut self.out, b'2');
         Ok(())
     }
@@ -357,8 +366,8 @@ fn no_portal(name: &[u8]) -> ErrorReply {
     ErrorReply::error("34000", format!("portal \"{}\" does not exist", String::from_utf8_lossy(name)))
 }
 
-fn bounded<T>(named: &HashMap<Bytes, T>) -> Result<(), ErrorReply> {
-    if named.len() < MOST {
+fn bounded<T>(named: &HashMap<Bytes, T>, name: &Bytes) -> Result<(), ErrorReply> {
+    if named.len() < MOST || named.contains_key(name) {
         return Ok(());
     }
     Err(ErrorReply::error("53400", format!("the console keeps {MOST} statements and portals for a client, no more")))

@@ -214,7 +214,7 @@ fn pools(clusters: &BTreeMap<String, Arc<Cluster>>) -> Vec<Row> {
         let (mut lent, mut idle, mut waiting, mut longest) = (0, 0, 0, Duration::ZERO);
         let pools = account.counts();
         for (_, counts) in &pools {
-            lent += counts.open.saturating_sub(counts.idle);
+            lent += counts.open.saturating_sub(counts.idle + counts.opening);
             idle += counts.idle;
             waiting += counts.waiting;
             longest = longest.max(counts.longest_wait);

@@ -82,7 +82,7 @@ async fn open(context: &Context, account: &Account, node: &Node, worker: usize) 
     let name = ("application_name".into(), "pointsman LISTEN".into());
     let connector = account
         .cluster
-        .connector(node, &account.user, &account.dbname, account.credentials.clone(), pool)
+        .connector(node, &account.user, &account.dbname, account.credentials.clone(), &pool)
         .with_startup([name]);
     Dedicated::open(&context.budget, &connector, worker).await
 }
