@@ -252,3 +252,22 @@ fn malformed_messages_are_told_and_harm_nobody_else() {
     }
     assert_eq!(succeed(tool("psql").args(["-XqAtc", "SHOW LISTS", &url])).lines().count(), 7);
 }
+
+/// When there are as many clients as may be, the console tells who they are, and what they run can be cancelled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_lets_in_when_nobody_else_comes_in() {
+    if direct() {
+        return;
+    }
+    let database = database("console_crowded");
+    let gateway = Gateway::setup().server("max_clients = 2").more(USERS).start();
+    let (sleeper, _other) = (named(&gateway, &database, "sleeper").await, named(&gateway, &database, "other").await);
+    let token = sleeper.cancel_token();
+    let asleep = tokio::spawn(async move { sleeper.batch_execute("SELECT pg_sleep(60)").await });
+    eventually("the sleeper to be asleep", || client(&gateway, "sleeper")["state"] == "active");
+    let refused = tokio_postgres::connect(&gateway.url(&database), NoTls).await.map(|_| ()).unwrap_err();
+    assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("53300"), "{refused:?}");
+    token.cancel_query(NoTls).await.unwrap();
+    let cancelled = asleep.await.unwrap().unwrap_err();
+    assert_eq!(cancelled.code().map(tokio_postgres::error::SqlState::code), Some("57014"), "{cancelled:?}");
+}
