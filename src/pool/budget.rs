@@ -149,7 +149,7 @@ impl Budget {
 
     /// Whether an idle connection of a pool with `share` should make room for some starving pool.
     pub(super) fn wants_idle(&self, share: &Share) -> bool {
-        let others = |starving: &&Starving| !std::ptr::eq(share, &*starving.share);
+        let others = |starving: &&Starving| !std::ptr::eq(share, Arc::as_ptr(&starving.share));
         self.starving.lock().iter().filter(others).any(|starving| share.spares(&starving.share))
     }
 
