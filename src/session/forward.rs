@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use smallvec::SmallVec;
 
 use super::{Op, Session, Unit, What};
 use crate::sql::{Analysis, Effects, Kind};
@@ -32,48 +31,6 @@ pub struct Forwarded {
 }
 
 impl Session {
-    /// The named statements that the unit is about to use and that `up` may see otherwise than clients know them: they must be
-    /// asked for first. Not those that the client itself parses or is told of anew, and none within a group, which a
-    /// question would end.
-    #[must_use]
-    pub fn doubtful(&self, up: &Upstream) -> SmallVec<[Arc<Prepared>; 2]> {
-        let mut doubtful: SmallVec<[Arc<Prepared>; 2]> = SmallVec::new();
-        if !self.unit.opens || up.status() == TransactionStatus::Failed {
-            return doubtful;
-        }
-        let ops = &self.unit.ops;
-        for (at, op) in ops.iter().enumerate() {
-            if !self.statements.is_empty()
-                && let Some(statement) = self.lacks_for(op, &up.prepared)
-            {
-                doubtful.push(Arc::clone(statement));
-            }
-            let told = || ops.get(at + 1).is_some_and(|next| matches!(next.what, What::DescribePortal));
-            let statement = match &op.what {
-                What::Bind { statement: Some(statement) }
-                    if up.prepared.misreads(statement, &self.settings)
-                        || up.prepared.doubts(statement, &self.settings)
-                            && !(told() && statement.finds_the_same(&self.settings)) =>
-                {
-                    statement
-                }
-                What::DescribeStatement { statement: Some(statement) }
-                    if up.prepared.doubts(statement, &self.settings) =>
-                {
-                    statement
-                }
-                _ => continue,
-            };
-            let parsed = ops[..at]
-                .iter()
-                .any(|op| matches!(&op.what, What::Parse { statement: one, .. } if one.id == statement.id));
-            if !parsed && doubtful.iter().all(|one| one.id != statement.id) {
-                doubtful.push(Arc::clone(statement));
-            }
-        }
-        doubtful
-    }
-
     /// Moves the unit to `up`'s output.
     pub fn forward(&mut self, up: &mut Upstream) -> Forwarded {
         let held = self.cursor;

@@ -10,6 +10,7 @@
 mod again;
 mod channels;
 mod deferred;
+mod doubts;
 mod executed;
 mod forward;
 mod local;

@@ -1,0 +1,55 @@
+//! Which statements a server must be asked for before a unit uses them.
+//!
+//! Invariant: none within a group, which a question would end. Deliberately absent: the question (`gateway::private`).
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{Session, What};
+use crate::upstream::{Prepared, Upstream};
+use crate::wire::TransactionStatus;
+
+impl Session {
+    /// The named statements that the unit is about to use and that `up` may see otherwise than clients know them: they must be
+    /// asked for first. Not those that the client itself parses or is told of anew, and none within a group, which a
+    /// question would end.
+    #[must_use]
+    pub fn doubtful(&self, up: &Upstream) -> SmallVec<[Arc<Prepared>; 2]> {
+        let mut doubtful: SmallVec<[Arc<Prepared>; 2]> = SmallVec::new();
+        if !self.unit.opens || up.status() == TransactionStatus::Failed {
+            return doubtful;
+        }
+        let ops = &self.unit.ops;
+        for (at, op) in ops.iter().enumerate() {
+            if !self.statements.is_empty()
+                && let Some(statement) = self.lacks_for(op, &up.prepared)
+            {
+                doubtful.push(Arc::clone(statement));
+            }
+            let told = || ops.get(at + 1).is_some_and(|next| matches!(next.what, What::DescribePortal));
+            let statement = match &op.what {
+                What::Bind { statement: Some(statement) }
+                    if up.prepared.misreads(statement, &self.settings)
+                        || up.prepared.doubts(statement, &self.settings)
+                            && !(told() && statement.finds_the_same(&self.settings)) =>
+                {
+                    statement
+                }
+                What::DescribeStatement { statement: Some(statement) }
+                    if up.prepared.doubts(statement, &self.settings) =>
+                {
+                    statement
+                }
+                _ => continue,
+            };
+            let parsed = ops[..at]
+                .iter()
+                .any(|op| matches!(&op.what, What::Parse { statement: one, .. } if one.id == statement.id));
+            if !parsed && doubtful.iter().all(|one| one.id != statement.id) {
+                doubtful.push(Arc::clone(statement));
+            }
+        }
+        doubtful
+    }
+}
