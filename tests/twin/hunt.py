@@ -162,7 +162,7 @@ class Run:
                 answers.append([m for m in side.answers(ready, copy) if not (thin and m[0] == "d")])
             except wire.Silence as silence:
                 answers.append([("silence",), *silence.args[0]])
-        if answers[0] != answers[1]:
+        if answers[0] != answers[1] and not wire.same_but_for_order_of_errors(*answers):
             raise Differ(pair.number, what, *answers)
         if any(m[0] == "silence" for m in answers[0]):
             raise Differ(pair.number, what + " (no answer on both)", *answers)
