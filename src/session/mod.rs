@@ -29,7 +29,7 @@ use bytes::BytesMut;
 
 use crate::sql::{Analysis, Analyzer, Effects, TextContext};
 use crate::upstream::{
-    ErrorReply, Parameters, Prepared, Receiver, Registry, Replaced, Scope, Settings, StatementId, Upstream,
+    ErrorReply, Parameters, Prepared, Reading, Receiver, Registry, Replaced, Scope, Settings, StatementId, Upstream,
 };
 use crate::wire::{Malformed, TransactionStatus};
 
@@ -427,6 +427,24 @@ impl Receiver for Session {
 
     fn name_of(&self, statement: StatementId) -> Option<&[u8]> {
         self.statements.name_of(statement)
+    }
+
+    /// What it was told holds for it from now on, whatever was told to others: the statement becomes one of its own.
+    fn told_otherwise(&mut self, statement: &Arc<Prepared>, columns: &[u8]) {
+        let names = self.statements.names_of(statement.id);
+        if names.is_empty() || statement.is_misread(&self.settings) {
+            return;
+        }
+        let scope = Scope { own: self.shared.registry.unique(), ..self.scope };
+        let unsettled = !statement.finds_the_same(&self.settings);
+        let reading = Reading { scope, settings: Some(&self.settings), unsettled };
+        let analysis = || statement.analysis.clone();
+        let own = self.shared.registry.share(&statement.text, statement.settled_types(), reading, analysis);
+        own.learn_columns(columns);
+        for name in names {
+            self.statements.remove(&name);
+            self.statements.insert(&name, &own);
+        }
     }
 
     fn long_parse_failed(&mut self) {

@@ -31,6 +31,11 @@ impl Statements {
         self.by_name.iter().find(|(_, statement)| statement.id == id).map(|(name, _)| &**name)
     }
 
+    /// All names of a statement, by a look at all of them.
+    pub(super) fn names_of(&self, id: StatementId) -> Vec<Box<[u8]>> {
+        self.by_name.iter().filter(|(_, statement)| statement.id == id).map(|(name, _)| name.clone()).collect()
+    }
+
     /// The one that servers know by this name, by a look at all of them.
     pub(super) fn known_as(&self, name: &str) -> Option<&Arc<Prepared>> {
         let id = StatementId::named(name)?;

@@ -43,6 +43,8 @@ pub trait Receiver {
     fn name_of(&self, _statement: StatementId) -> Option<&[u8]> {
         None
     }
+    /// The client is told other columns of a statement than were told first of what it shares with others: the shape.
+    fn told_otherwise(&mut self, _statement: &Arc<Prepared>, _columns: &[u8]) {}
     /// The Parse of an unnamed statement too long to be held failed or was skipped.
     fn long_parse_failed(&mut self) {}
     /// What would have replaced such a statement was skipped: it exists still.
@@ -242,9 +244,13 @@ impl Upstream {
             }
             (b'T', Some(Expected::Describe { of })) => {
                 if let Some(statement) = of.as_ref().filter(|_| frame.len() == header.len) {
-                    let changed = !statement.learn_columns(&backend::row_shape(frame)?);
+                    let shape = backend::row_shape(frame)?;
+                    let changed = !statement.learn_columns(&shape);
                     self.outdated |= changed;
                     self.prepared.was_described(statement.id, changed);
+                    if changed {
+                        to.told_otherwise(statement, &shape);
+                    }
                 }
                 self.answered()
             }

@@ -199,6 +199,23 @@ fn what_is_described_at_each_use_is_read_anew() {
     ask(&mut client, &run("s", &[], false), "[1 one more] ZI");
 }
 
+/// Two clients share a text, and each has been told what it is on the server that it met: that holds for each.
+#[test]
+fn each_gets_what_it_was_told() {
+    let test = Test::new("told_apart", true);
+    let (mut before, mut after) = (test.client(), test.client());
+    ask(&mut before, &prepare("s", READ), "T2 ZI");
+    ask(&mut before, &run("s", &[], false), "[1 one] ZI");
+    test.define("ALTER TABLE t ADD COLUMN more text DEFAULT 'more'");
+    test.elsewhere(1, || {
+        ask(&mut after, &prepare("s", READ), "T3 ZI");
+        for others in [0, 1, 2] {
+            test.elsewhere(others, || ask(&mut after, &run("s", &[], false), "[1 one more] ZI"));
+        }
+        ask(&mut before, &run("s", &[], false), &format!("{CHANGED} ZI"));
+    });
+}
+
 /// DDL may give a client that is told anew other columns; what it has set itself may not, whatever DDL is known meanwhile.
 #[test]
 fn another_search_path_makes_no_other_columns() {
