@@ -144,7 +144,7 @@ fn secrets(config: &Config) -> BTreeMap<String, &Secret> {
         Some((format!("users.{}.credential.{}", segment(name), kind(credential)), credential.secret()))
     });
     let console = config.console_users.iter().map(|(name, credential)| {
-        (format!("console_users.{}.{}", segment(name), kind(credential)), credential.secret())
+        (format!("console.users.{}.{}", segment(name), kind(credential)), credential.secret())
     });
     let token = token.map(|secret| ("admin.token".to_owned(), secret));
     token.into_iter().chain(monitors).chain(users).chain(console).collect()

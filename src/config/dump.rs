@@ -8,6 +8,21 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Serializer;
 
+/// The console's users: under the keys that they are written with.
+pub(super) mod console_table {
+    use std::collections::BTreeMap;
+
+    use super::super::secret::Credential;
+    use super::Serializer;
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        users: &BTreeMap<String, Credential>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map([("users", users)])
+    }
+}
+
 /// Sizes: in the largest unit that divides them.
 pub(super) mod size_text {
     use super::{ByteSize, Serializer};

@@ -14,7 +14,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::address::Address;
-use super::dump::{humantime_option, humantime_override, humantime_said, humantime_text, octal_text, size_text};
+use super::dump::{console_table, humantime_option, humantime_override, humantime_said, humantime_text, octal_text, size_text};
 use super::secret::{Credential, Secret};
 
 /// The whole configuration.
@@ -25,6 +25,7 @@ pub struct Config {
     /// The admin listener, if there is one.
     pub admin: Option<Admin>,
     /// The console's users and their passwords.
+    #[serde(rename = "console", with = "console_table")]
     pub console_users: BTreeMap<String, Credential>,
     /// The policy folder and the bounds on policies.
     pub policies: Policies,

@@ -24,8 +24,10 @@ pub enum LiveError {
     #[error(transparent)]
     Net(#[from] NetError),
     /// A user's password.
-    #[error("the password of user \"{user}\": {source}")]
+    #[error("{table}.{user}.password: {source}")]
     Password {
+        /// The table of the configuration that names the user.
+        table: &'static str,
         /// The user.
         user: String,
         /// What is wrong.
@@ -61,18 +63,18 @@ impl Live {
     /// A certificate or password that cannot be used; nothing was changed then.
     pub fn build(config: Config, old: Option<&Self>, budget: &Arc<Budget>, workers: usize) -> Result<Self, LiveError> {
         let mut users = HashMap::new();
-        let stored = |name: &String, credential: &Credential| {
+        let stored = |table: &'static str, name: &String, credential: &Credential| {
             let stored = StoredPassword::parse(credential.secret().expose());
-            stored.map_err(|source| LiveError::Password { user: name.clone(), source })
+            stored.map_err(|source| LiveError::Password { table, user: name.clone(), source })
         };
         for (name, user) in &config.users {
             if let Some(credential) = &user.credential {
-                users.insert(name.clone(), stored(name, credential)?);
+                users.insert(name.clone(), stored("users", name, credential)?);
             }
         }
         let mut console_users = HashMap::new();
         for (name, credential) in &config.console_users {
-            console_users.insert(name.clone(), stored(name, credential)?);
+            console_users.insert(name.clone(), stored("console.users", name, credential)?);
         }
         let tls = match &config.server.tls {
             None => None,

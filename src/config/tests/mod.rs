@@ -407,7 +407,9 @@ fn console_users_need_passwords() {
     );
     let other = good(&format!("{main}[console.users.ops]\npassword = \"x\"\n"));
     let changes: Vec<_> = diff(&config, &other).into_iter().map(|change| change.path).collect();
-    assert_eq!(changes, ["console_users.ops.password"]);
+    assert_eq!(changes, ["console.users.ops.password"]);
+    let changes: Vec<_> = diff(&good(main), &config).into_iter().map(|change| change.path).collect();
+    assert_eq!(changes, ["console.users.ops.password"]);
 }
 
 #[test]
