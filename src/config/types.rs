@@ -14,7 +14,9 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::address::Address;
-use super::dump::{console_table, humantime_option, humantime_override, humantime_said, humantime_text, octal_text, size_text};
+use super::dump::{
+    console_table, humantime_option, humantime_override, humantime_said, humantime_text, octal_text, size_text,
+};
 use super::secret::{Credential, Secret};
 
 /// The whole configuration.

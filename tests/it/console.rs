@@ -12,6 +12,9 @@ use crate::support::{
 /// A console user, and nobody else's business.
 const USERS: &str = "[console.users.ops]\npassword = \"open sesame\"\n";
 
+/// The same, where the test is the client: it is asked for the password in a form that is easily given.
+const MD5: &str = "[console.users.ops]\npassword = \"md5e6ee93f7715b79d2fc946844dcee48e9\"\n";
+
 /// psql at the console, over TCP as `ops`.
 fn psql(gateway: &Gateway<'_>, name: &str, sql: &str) -> Command {
     let mut command = tool("psql");
@@ -251,6 +254,53 @@ fn malformed_messages_are_told_and_harm_nobody_else() {
         assert!(answer.windows(5).any(|word| word == b"08P01"), "{bytes:?}: {:?}", String::from_utf8_lossy(&answer));
     }
     assert_eq!(succeed(tool("psql").args(["-XqAtc", "SHOW LISTS", &url])).lines().count(), 7);
+}
+
+/// A client of the console's that speaks the protocol itself.
+fn raw(gateway: &Gateway<'_>) -> Raw {
+    let mut raw = Raw::connect(gateway.port);
+    let startup = startup(196_608, &[("user", "ops"), ("database", "pointsman"), ("application_name", "by hand")]);
+    raw.send(&startup);
+    let (_, asked) = raw.message().expect("it asks for the password");
+    let salt = asked[4..8].try_into().expect("with a salt");
+    let proof = postgres_protocol::authentication::md5_hash(b"ops", b"open sesame", salt);
+    raw.send(&message(b'p', &[proof.as_bytes(), b"\0"].concat()));
+    raw.until(b'Z');
+    raw
+}
+
+/// What it answers to some messages, up to its ReadyForQuery.
+fn answer(raw: &mut Raw, messages: &[&[u8]]) -> (String, Vec<(u8, Vec<u8>)>) {
+    raw.send(&messages.concat());
+    let answer = raw.until(b'Z');
+    (answer.iter().map(|(tag, _)| char::from(*tag)).collect(), answer)
+}
+
+#[test]
+fn a_failed_transaction_hears_of_nothing_but_its_error() {
+    if direct() {
+        return;
+    }
+    let gateway = Gateway::setup().more(MD5).start();
+    let mut raw = raw(&gateway);
+    let sync = message(b'S', b"");
+    let query = |text: &str| message(b'Q', &[text.as_bytes(), b"\0"].concat());
+    let (tags, _) = answer(&mut raw, &[&message(b'P', b"lists\0SHOW LISTS\0\0\0"), &sync]);
+    assert_eq!(tags, "1Z");
+    assert_eq!(answer(&mut raw, &[&query("BEGIN")]).0, "CZ");
+    assert_eq!(answer(&mut raw, &[&query("SELECT 1")]).0, "EZ");
+    for messages in [
+        vec![query("SHOW LISTS")],
+        vec![query("SHOW LISTS; SHOW VERSION")],
+        vec![message(b'P', b"\0SHOW LISTS\0\0\0"), sync.clone()],
+        vec![message(b'D', b"Slists\0"), sync.clone()],
+        vec![message(b'B', b"\0lists\0\0\0\0\0\0\0"), sync.clone()],
+    ] {
+        let (tags, told) = answer(&mut raw, &messages.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        assert_eq!((tags.as_str(), sqlstate(&told[0].1)), ("EZ", "25P02"), "{messages:?}");
+        assert_eq!(told[1].1, b"E");
+    }
+    assert_eq!(answer(&mut raw, &[&query("ROLLBACK; SHOW VERSION")]).0, "CTDCZ");
 }
 
 /// When there are as many clients as may be, the console tells who they are, and what they run can be cancelled.

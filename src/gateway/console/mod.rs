@@ -218,6 +218,9 @@ impl Talk {
                 Ok(command) => command,
                 Err(reply) => return Ok(Err(reply)),
             };
+            if let Err(reply) = self.permitted(command) {
+                return Ok(Err(reply));
+            }
             if let Command::Show(show) = command {
                 command::write_description(&mut self.out, tables::columns(show), &[]);
             }
@@ -228,6 +231,16 @@ impl Talk {
         Ok(Ok(()))
     }
 
+    /// In a failed transaction nothing is known but its end.
+    fn permitted(&self, command: Command) -> Result<(), ErrorReply> {
+        let ends = matches!(command, Command::Commit | Command::Rollback | Command::Empty);
+        if self.status == TransactionStatus::Failed && !ends {
+            let words = "current transaction is aborted, commands ignored until end of transaction block";
+            return Err(ErrorReply::error("25P02", words));
+        }
+        Ok(())
+    }
+
     /// Runs a command up to its CommandComplete.
     async fn run(
         &mut self,
@@ -235,10 +248,8 @@ impl Talk {
         formats: &[u16],
         stream: &mut Stream,
     ) -> Result<Result<(), ErrorReply>, Ended> {
-        let ends = matches!(command, Command::Commit | Command::Rollback | Command::Empty);
-        if self.status == TransactionStatus::Failed && !ends {
-            let words = "current transaction is aborted, commands ignored until end of transaction block";
-            return Ok(Err(ErrorReply::error("25P02", words)));
+        if let Err(reply) = self.permitted(command) {
+            return Ok(Err(reply));
         }
         let tag = match command {
             Command::Empty => {
@@ -286,6 +297,7 @@ impl Talk {
                 return Err(ErrorReply::error("42601", words));
             }
         };
+        self.permitted(command)?;
         let name = Bytes::copy_from_slice(parse.name);
         if !name.is_empty() && self.statements.contains_key(&name) {
             let words = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(&name));
@@ -300,6 +312,7 @@ impl Talk {
     fn bind(&mut self, frame: &[u8]) -> Result<(), ErrorReply> {
         let bind = frontend::bind(frame).map_err(|error| malformed(&error))?;
         let command = *self.statements.get(bind.statement).ok_or_else(|| no_statement(bind.statement))?;
+        self.permitted(command)?;
         let formats = result_formats(bind.rest).ok_or_else(|| malformed(&Malformed::Body("Bind")))?;
         let portal = Bytes::copy_from_slice(bind.portal);
         if !portal.is_empty() && self.portals.contains_key(&portal) {
@@ -316,13 +329,18 @@ impl Talk {
         let target = frontend::target(frame).map_err(|error| malformed(&error))?;
         let (command, formats) = if target.kind == b'S' {
             let command = self.statements.get(target.name).ok_or_else(|| no_statement(target.name))?;
-            // ParameterDescription: there are none.
-            frontend::frame(&mut self.out, b't', |out| out.put_u16(0));
             (*command, &[][..])
         } else {
             let (command, formats) = self.portals.get(target.name).ok_or_else(|| no_portal(target.name))?;
             (*command, &formats[..])
         };
+        if matches!(command, Command::Show(_)) {
+            self.permitted(command)?;
+        }
+        if target.kind == b'S' {
+            // ParameterDescription: there are none.
+            frontend::frame(&mut self.out, b't', |out| out.put_u16(0));
+        }
         match command {
             Command::Show(show) => command::write_description(&mut self.out, tables::columns(show), formats),
             _ => backend::write_bare(&mut self.out, b'n'),
