@@ -297,10 +297,52 @@ fn a_failed_transaction_hears_of_nothing_but_its_error() {
         vec![message(b'B', b"\0lists\0\0\0\0\0\0\0"), sync.clone()],
     ] {
         let (tags, told) = answer(&mut raw, &messages.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        assert_eq!((tags.as_str(), sqlstate(&told[0].1)), ("EZ", "25P02"), "{messages:?}");
+        assert_eq!((tags.as_str(), &*sqlstate(&told[0].1)), ("EZ", "25P02"), "{messages:?}");
         assert_eq!(told[1].1, b"E");
     }
     assert_eq!(answer(&mut raw, &[&query("ROLLBACK; SHOW VERSION")]).0, "CTDCZ");
+}
+
+#[test]
+fn rows_come_in_the_formats_that_bind_asks_for() {
+    if direct() {
+        return;
+    }
+    let gateway = Gateway::setup().more(MD5).start();
+    let mut raw = raw(&gateway);
+    let lists = message(b'P', b"\0SHOW LISTS\0\0\0");
+    let bind = |formats: &[u16]| {
+        let words: Vec<u8> = formats.iter().flat_map(|format| format.to_be_bytes()).collect();
+        let count = (formats.len() as u16).to_be_bytes();
+        message(b'B', &[b"\0\0\0\0\0\0", &count[..], &words].concat())
+    };
+    let (describe, execute, sync) = (message(b'D', b"P\0"), message(b'E', b"\0\0\0\0\0"), message(b'S', b""));
+    let one = 1_i64.to_be_bytes();
+    for (formats, told, expected) in [
+        (&[][..], [0, 0], &b"1"[..]),
+        (&[0], [0, 0], b"1"),
+        (&[1], [1, 1], &one),
+        (&[0, 1], [0, 1], &one),
+        (&[1, 0], [1, 0], b"1"),
+    ] {
+        let (tags, messages) = answer(&mut raw, &[&lists, &bind(formats), &describe, &execute, &sync]);
+        assert!(tags.starts_with("12TDD") && tags.ends_with("DCZ"), "{formats:?}: {tags}");
+        // Two columns, whose formats are the last two bytes of each.
+        let description = &messages[2].1;
+        let first = 2 + "list\0".len() + 18;
+        assert_eq!([description[first - 1], description[description.len() - 1]], told, "{formats:?}");
+        let row = [&b"\0\x02\0\0\0\x09databases"[..], &(expected.len() as u32).to_be_bytes(), expected].concat();
+        assert_eq!(messages[3].1, row, "{formats:?}");
+    }
+    for (formats, code) in [(&[2][..], "22023"), (&[0, 9], "22023"), (&[0, 0, 0], "08P01")] {
+        let (tags, messages) = answer(&mut raw, &[&lists, &bind(formats), &describe, &execute, &sync]);
+        assert_eq!((tags.as_str(), &*sqlstate(&messages[1].1)), ("1EZ", code), "{formats:?}");
+    }
+    let parameter = message(b'B', b"\0\0\0\0\0\x01\0\0\0\x01x\0\0");
+    let (tags, messages) = answer(&mut raw, &[&lists, &parameter, &execute, &sync]);
+    assert_eq!((tags.as_str(), &*sqlstate(&messages[1].1)), ("1EZ", "08P01"));
+    // And it goes on.
+    assert!(answer(&mut raw, &[&message(b'Q', b"SHOW LISTS\0")]).0.starts_with("TD"));
 }
 
 /// When there are as many clients as may be, the console tells who they are, and what they run can be cancelled.

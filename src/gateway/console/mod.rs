@@ -313,7 +313,7 @@ impl Talk {
         let bind = frontend::bind(frame).map_err(|error| malformed(&error))?;
         let command = *self.statements.get(bind.statement).ok_or_else(|| no_statement(bind.statement))?;
         self.permitted(command)?;
-        let formats = result_formats(bind.rest).ok_or_else(|| malformed(&Malformed::Body("Bind")))?;
+        let formats = result_formats(bind.rest, command)?;
         let portal = Bytes::copy_from_slice(bind.portal);
         if !portal.is_empty() && self.portals.contains_key(&portal) {
             let words = format!("cursor \"{}\" already exists", String::from_utf8_lossy(&portal));
@@ -391,21 +391,44 @@ fn bounded<T>(named: &HashMap<Bytes, T>, name: &Bytes) -> Result<(), ErrorReply>
     Err(ErrorReply::error("53400", format!("the console keeps {MOST} statements and portals for a client, no more")))
 }
 
-/// The result formats of a Bind, behind its parameters; a parameter's value is not looked at: no command has any.
-fn result_formats(rest: &[u8]) -> Option<Vec<u16>> {
+/// The result formats of a Bind, behind its parameters, of which no command has any. Errors as PostgreSQL tells them
+/// (`exec_bind_message`, `PortalSetResultFormat`, `printtup_prepare_info`).
+fn result_formats(rest: &[u8], command: Command) -> Result<Vec<u16>, ErrorReply> {
+    let Some((formats, values, results)) = bind_counts(rest) else { return Err(malformed(&Malformed::Body("Bind"))) };
+    let violation = |words: String| Err(ErrorReply::error("08P01", words));
+    if formats > 1 && formats != values {
+        return violation(format!("bind message has {formats} parameter formats but {values} parameters"));
+    }
+    if values > 0 {
+        return violation(format!("bind message supplies {values} parameters, but the statement requires 0"));
+    }
+    let Command::Show(show) = command else { return Ok(results) };
+    let columns = tables::columns(show).len();
+    if results.len() > 1 && results.len() != columns {
+        let count = results.len();
+        return violation(format!("bind message has {count} result formats but query has {columns} columns"));
+    }
+    match results.iter().find(|format| **format > 1) {
+        Some(format) => Err(ErrorReply::error("22023", format!("unsupported format code: {format}"))),
+        None => Ok(results),
+    }
+}
+
+/// How many parameter formats and parameters a Bind has, and its result formats.
+fn bind_counts(rest: &[u8]) -> Option<(u16, u16, Vec<u16>)> {
     fn word(bytes: &[u8]) -> Option<(u16, &[u8])> {
         let (word, rest) = bytes.split_first_chunk::<2>()?;
         Some((u16::from_be_bytes(*word), rest))
     }
-    let (count, rest) = word(rest)?;
-    let (values, mut rest) = word(rest.get(2 * usize::from(count)..)?)?;
+    let (formats, rest) = word(rest)?;
+    let (values, mut rest) = word(rest.get(2 * usize::from(formats)..)?)?;
     for _ in 0..values {
         let (length, tail) = rest.split_first_chunk::<4>()?;
         rest = tail.get(usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0)..)?;
     }
     let (count, rest) = word(rest)?;
-    let formats: Vec<u16> = rest.chunks_exact(2).map(|word| u16::from_be_bytes([word[0], word[1]])).collect();
-    (formats.len() == usize::from(count) && rest.len() == 2 * formats.len()).then_some(formats)
+    let results: Vec<u16> = rest.chunks_exact(2).map(|word| u16::from_be_bytes([word[0], word[1]])).collect();
+    (results.len() == usize::from(count) && rest.len() == 2 * results.len()).then_some((formats, values, results))
 }
 
 /// What the console says it knows.
@@ -419,15 +442,29 @@ mod tests {
 
     #[test]
     fn result_formats_stand_behind_the_parameters() {
-        for (rest, expected) in [
-            (&[0, 0, 0, 0, 0, 0][..], Some(vec![])),
-            (&[0, 0, 0, 0, 0, 1, 0, 1], Some(vec![1])),
-            (&[0, 1, 0, 1, 0, 2, 0, 0, 0, 1, b'x', 255, 255, 255, 255, 0, 2, 0, 0, 0, 1], Some(vec![0, 1])),
-            (&[0, 0, 0, 0, 0, 2, 0, 1], None),
-            (&[0, 0, 0, 1, 0, 0, 0, 9], None),
-            (&[0], None),
+        let version = Command::Show(command::Show::Version);
+        let lists = Command::Show(command::Show::Lists);
+        for (rest, command, expected) in [
+            (&[0, 0, 0, 0, 0, 0][..], version, Ok(vec![])),
+            (&[0, 0, 0, 0, 0, 1, 0, 1], version, Ok(vec![1])),
+            (&[0, 1, 0, 1, 0, 0, 0, 1, 0, 0], version, Ok(vec![0])),
+            (&[0, 0, 0, 0, 0, 2, 0, 0, 0, 1], lists, Ok(vec![0, 1])),
+            (&[0, 0, 0, 0, 0, 2, 0, 0, 0, 1], version, Err("08P01")),
+            (&[0, 0, 0, 0, 0, 2, 0, 0, 0, 2], lists, Err("22023")),
+            (&[0, 0, 0, 0, 0, 1, 255, 255], lists, Err("22023")),
+            (&[0, 0, 0, 0, 0, 2, 0, 7, 0, 7], Command::Begin, Ok(vec![7, 7])),
+            // Parameters.
+            (&[0, 1, 0, 1, 0, 2, 0, 0, 0, 1, b'x', 255, 255, 255, 255, 0, 1, 0, 1], version, Err("08P01")),
+            (&[0, 2, 0, 1, 0, 1, 0, 0, 0, 0], version, Err("08P01")),
+            // Cut short, or too long.
+            (&[0, 0, 0, 0, 0, 2, 0, 1], lists, Err("08P01")),
+            (&[0, 0, 0, 1, 0, 0, 0, 9], version, Err("08P01")),
+            (&[0, 0, 0, 0, 0, 0, 0], version, Err("08P01")),
+            (&[0], version, Err("08P01")),
         ] {
-            assert_eq!(result_formats(rest), expected, "{rest:?}");
+            let told = result_formats(rest, command);
+            let told = told.as_ref().map(Vec::as_slice).map_err(|reply| &*reply.sqlstate);
+            assert_eq!(told, expected.as_deref().map_err(|code| *code), "{rest:?}");
         }
     }
 }
