@@ -258,7 +258,7 @@ async fn log_in(
     if version > NEWEST || version == PROTOCOL_3_0 + 1 || !options.is_empty() {
         backend::write_negotiate(&mut out, spoken, &options);
     }
-    let mut who = who(greeted);
+    let mut who = who(greeted, context);
     let (opened, reported) = match replication::wanted(&greeted.startup)? {
         None if console::wanted(&greeted.startup, context) => {
             who.kind = "A";
@@ -307,7 +307,7 @@ async fn log_in(
 }
 
 /// What a client says of itself.
-fn who(greeted: &Greeted) -> Who {
+pub(super) fn who(greeted: &Greeted, context: &Context) -> Who {
     let user = greeted.startup.parameter("user").unwrap_or_default();
     let database = greeted.startup.parameter("database").filter(|name| !name.is_empty()).unwrap_or(user);
     Who {
@@ -318,6 +318,6 @@ fn who(greeted: &Greeted) -> Who {
         peer: greeted.stream.peer().clone(),
         tls: greeted.stream.tls_version(),
         since: SystemTime::now(),
-        baseline: Arc::default(),
+        baseline: login::named(&greeted.startup, context),
     }
 }

@@ -406,6 +406,13 @@ fn baseline(startup: &Startup) -> Result<Settings, ErrorReply> {
     Ok(settings)
 }
 
+/// The same for those that are only shown; empty if they are refused.
+pub(super) fn named(startup: &Startup, context: &Context) -> Arc<Settings> {
+    let mut settings = baseline(startup).unwrap_or_default();
+    cut_name(&mut settings);
+    context.settings.intern(settings)
+}
+
 /// Cuts a name that is too long for PostgreSQL as PostgreSQL does (`truncate_identifier`), and says what it says then: the
 /// settings are sent to a server later, or not at all if they are those that it had last.
 fn cut_name(settings: &mut Settings) -> Option<String> {

@@ -151,6 +151,7 @@ async fn drivers_speak_to_it_in_either_protocol() {
     let gateway = Gateway::setup().more(USERS).start();
     let mut config = tokio_postgres::Config::new();
     config.host("127.0.0.1").port(gateway.port).user("ops").password("open sesame").dbname("pgbouncer");
+    config.application_name("ops' own");
     let (mut client, connection) = config.connect(NoTls).await.unwrap();
     tokio::spawn(connection);
     // Extended, with results in binary.
@@ -162,6 +163,8 @@ async fn drivers_speak_to_it_in_either_protocol() {
         assert!(rows[0].get::<_, i64>("id") > 0 && rows[0].get::<_, Option<i64>>("remote_pid").is_none());
     }
     drop(statement);
+    let own = show(&gateway, "CLIENTS").into_iter().find(|row| row["application_name"] == "ops' own");
+    assert_eq!(own.map(|row| row["type"].clone()).as_deref(), Some("A"));
     // What it does not know is an error, and the session goes on; in a transaction, as everywhere.
     for (sql, code) in [("SELECT 1", "42601"), ("SHOW nothing", "42601"), ("RELOAD", "0A000")] {
         for error in [client.query(sql, &[]).await.map(|_| ()), client.batch_execute(sql).await] {
