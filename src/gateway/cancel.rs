@@ -53,6 +53,8 @@ pub(super) struct Handle {
     waits_since: Mutex<Option<Instant>>,
     /// The transaction status that the client was told, as the protocol's byte.
     transaction: AtomicU8,
+    /// It is no session yet.
+    arrives: bool,
     cancelled: Notify,
 }
 
@@ -118,6 +120,18 @@ pub(super) struct Sight {
 impl Registry {
     /// A new session's handle under a random key, which names gateway `id` if there are several; `long` for protocol 3.2.
     pub(super) fn register(&self, long: bool, id: Option<u32>, who: Who) -> Arc<Handle> {
+        self.add(long, id, who, false)
+    }
+
+    /// A client whose log-in waits for a server is seen to, until the guard is dropped. Nobody is told its key.
+    pub(super) fn arrives(&self, who: Who) -> Arriving<'_> {
+        let handle = self.add(true, None, who, true);
+        *handle.waits_since.lock() = Some(Instant::now());
+        handle.waits.store(WAITS, Ordering::Release);
+        Arriving { registry: self, handle }
+    }
+
+    fn add(&self, long: bool, id: Option<u32>, who: Who, arrives: bool) -> Arc<Handle> {
         let mut secret = [0_u8; LONG_SECRET];
         rand::rng().fill_bytes(&mut secret);
         let secret = &secret[..if long { LONG_SECRET } else { 4 }];
@@ -134,6 +148,7 @@ impl Registry {
                 waits: AtomicU8::new(RESTS),
                 waits_since: Mutex::new(None),
                 transaction: AtomicU8::new(TransactionStatus::Idle.byte()),
+                arrives,
                 cancelled: Notify::new(),
             });
             sessions.insert(pid, Arc::clone(&handle));
@@ -148,10 +163,10 @@ impl Registry {
 
     /// Sessions now.
     pub(super) fn len(&self) -> usize {
-        self.sessions.lock().len()
+        self.sessions.lock().values().filter(|handle| !handle.arrives).count()
     }
 
-    /// All sessions.
+    /// All sessions, and the log-ins that wait for a server.
     pub(super) fn all(&self) -> Vec<Arc<Handle>> {
         self.sessions.lock().values().cloned().collect()
     }
@@ -159,7 +174,7 @@ impl Registry {
     /// What all sessions do now.
     pub(super) fn states(&self) -> Sessions {
         let mut states = Sessions::default();
-        for handle in self.all() {
+        for handle in self.all().iter().filter(|handle| !handle.arrives) {
             let work = handle.work.lock();
             if work.server.is_none() {
                 *(if handle.waits_now() { &mut states.waiting } else { &mut states.idle }) += 1;
@@ -255,6 +270,18 @@ impl Handle {
         *self.waits_since.lock() = Some(Instant::now());
         self.waits.store(WAITS, Ordering::Release);
         Waiting(self)
+    }
+}
+
+/// See [`Registry::arrives`].
+pub(super) struct Arriving<'a> {
+    registry: &'a Registry,
+    handle: Arc<Handle>,
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        self.registry.forget(&self.handle);
     }
 }
 

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use bytes::{Buf as _, BytesMut};
 
+use super::cancel::Arriving;
 use super::context::Context;
-use super::greet::{Greeted, Refused};
+use super::greet::{Greeted, Refused, who};
 use super::{io, private, starts};
 use crate::auth::{
     ClientAuth, ClientAuthError, ClientAuthSetup, ClientMethod, ClientStep, Credentials, Random, ServerAuthError,
@@ -65,7 +66,7 @@ pub(super) async fn log_in(
     }
     // Another may have taken its place while the client proved who it is.
     let account = cluster.account(database, user).filter(|held| held.is_kin(&account)).unwrap_or(account);
-    let reported = greeting(&account, &baseline, context, worker).await?;
+    let reported = greeting(&account, &baseline, greeted, context, worker).await?;
     Ok(LoggedIn { account, baseline, reported })
 }
 
@@ -161,7 +162,7 @@ async fn tried_on_server(
         Some(account) => account.credentials == Credentials::None,
         None => {
             let account = place.account(Credentials::None);
-            match any_server(&account, worker).await {
+            match any_server(&account, worker, context.cancels.arrives(who(greeted, context))).await {
                 Ok(lent) => {
                     lent.give_back();
                     place.cluster.join(account);
@@ -179,7 +180,7 @@ async fn tried_on_server(
     let (credentials, auth) = ask_password(greeted, context, out).await?;
     let account = match held.filter(|account| account.credentials == credentials) {
         Some(account) => Ok(account),
-        None => try_password(place, credentials, worker).await,
+        None => try_password(place, credentials, worker, context.cancels.arrives(who(greeted, context))).await,
     };
     conclude(auth, account, out)
 }
@@ -248,9 +249,10 @@ async fn try_password(
     place: &Place<'_>,
     credentials: Credentials,
     worker: usize,
+    seen: Arriving<'_>,
 ) -> Result<Arc<Account>, CheckoutError> {
     let account = place.account(credentials);
-    any_server(&account, worker).await?.give_back();
+    any_server(&account, worker, seen).await?.give_back();
     Ok(place.cluster.join(account))
 }
 
@@ -314,13 +316,15 @@ async fn password_message(greeted: &mut Greeted, limit: usize) -> Result<BytesMu
 async fn greeting(
     account: &Arc<Account>,
     baseline: &Arc<Settings>,
+    greeted: &Greeted,
     context: &Context,
     worker: usize,
 ) -> Result<Arc<Parameters>, Refused> {
     if let Some(known) = account.greeting(baseline) {
         return Ok(known);
     }
-    let mut lent = any_server(account, worker).await.map_err(|error| connect_refusal(&error))?;
+    let seen = context.cancels.arrives(who(greeted, context));
+    let mut lent = any_server(account, worker, seen).await.map_err(|error| connect_refusal(&error))?;
     let synced = private::apply_settings(&mut lent, baseline, &context.metrics.worker(worker).syncs).await;
     match synced {
         Ok(None) => {}
@@ -339,8 +343,8 @@ async fn greeting(
     Ok(parameters)
 }
 
-/// A connection to some node: the primary first, then whoever is up.
-async fn any_server(account: &Arc<Account>, worker: usize) -> Result<Lent, CheckoutError> {
+/// A connection to some node: the primary first, then whoever is up. The client is `_seen` to wait for it.
+async fn any_server(account: &Arc<Account>, worker: usize, _seen: Arriving<'_>) -> Result<Lent, CheckoutError> {
     let mut nodes: Vec<&Arc<Node>> = account.cluster.topology.nodes().collect();
     nodes.sort_by_key(|node| (node.standing() == Standing::Ejected, node.role() != Role::Primary, node.shard));
     let mut last = CheckoutError::Closed;

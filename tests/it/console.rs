@@ -256,7 +256,47 @@ fn malformed_messages_are_told_and_harm_nobody_else() {
         std::io::Read::read_to_end(&mut socket, &mut answer).unwrap();
         assert!(answer.windows(5).any(|word| word == b"08P01"), "{bytes:?}: {:?}", String::from_utf8_lossy(&answer));
     }
-    assert_eq!(succeed(tool("psql").args(["-XqAtc", "SHOW LISTS", &url])).lines().count(), 7);
+    assert_eq!(succeed(tool("psql").args(["-XqAtc", "SHOW LISTS", &url])).lines().count(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_ins_that_wait_are_counted_as_they_are_shown() {
+    if direct() {
+        return;
+    }
+    let database = database("console_arrive");
+    let gateway = Gateway::setup().pool("size = 1").more(USERS).start();
+    let holder = named(&gateway, &database, "holder").await;
+    let idle = named(&gateway, &database, "holder").await;
+    holder.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
+    // What it is to be greeted with must be asked of a server, as nobody began with this before.
+    let url = format!("{}?application_name=newcomer", gateway.url(&database));
+    let coming = tokio::spawn(async move { tokio_postgres::connect(&url, NoTls).await.map(|_| ()) });
+    let counts = || {
+        let rows = show(&gateway, "POOLS");
+        let row = rows.into_iter().find(|row| row["database"] == database && row["user"] == "demo").unwrap();
+        ["cl_active", "cl_waiting", "sv_active", "sv_login"].map(|column| row[column].clone())
+    };
+    eventually("a second's wait", || {
+        show(&gateway, "CLIENTS").iter().any(|row| {
+            row["application_name"] == "newcomer"
+                && row["state"] == "waiting"
+                && row["wait"].parse::<u64>().unwrap() >= 1
+        })
+    });
+    // Who rests counts as active, as with PgBouncer.
+    assert_eq!(counts(), ["2", "1", "1", "0"]);
+    let shown = show(&gateway, "CLIENTS").into_iter().filter(|row| row["database"] == database).count();
+    assert_eq!(shown, 3);
+    let lists: HashMap<_, _> =
+        show(&gateway, "LISTS").into_iter().map(|row| (row["list"].clone(), row["items"].clone())).collect();
+    // With the console's own client, who rests.
+    let clients = ["free_clients", "used_clients", "login_clients"].map(|list| lists[list].as_str());
+    assert_eq!(clients, ["2", "1", "1"]);
+    holder.batch_execute("COMMIT").await.unwrap();
+    coming.await.unwrap().unwrap();
+    eventually("it to be gone", || counts() == ["2", "0", "0", "0"]);
+    drop(idle);
 }
 
 /// A client of the console's that speaks the protocol itself.

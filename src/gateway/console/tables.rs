@@ -7,16 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::command::{Kind, Show, Value};
 use super::help;
-use crate::config::{Config, PoolMode};
-use crate::control::{Account, Cluster};
+use crate::config::{Config, Pool, PoolMode};
+use crate::control::{Account, Cluster, Live};
 use crate::gateway::cancel::{Handle, Sight};
 use crate::gateway::context::Context;
 use crate::net::Peer;
-use crate::pool::CancelTarget;
+use crate::pool::{CancelTarget, PoolCounts};
 use crate::topology::{Node, Role, Standing};
 use crate::wire::TransactionStatus;
 
@@ -66,6 +67,7 @@ const POOLS: &[(&str, Kind)] = &[
     ("cl_waiting", Number),
     ("sv_active", Number),
     ("sv_idle", Number),
+    ("sv_login", Number),
     ("maxwait", Number),
     ("maxwait_us", Number),
     ("pool_mode", Text),
@@ -130,7 +132,7 @@ pub(super) fn rows(show: Show, context: &Context) -> Box<dyn Iterator<Item = Row
                 .collect();
             Box::new(lent.chain(idle))
         }
-        Show::Pools => Box::new(pools(&live.clusters).into_iter()),
+        Show::Pools => Box::new(pools(context, &live).into_iter()),
         Show::Databases => Box::new(databases(&live.config, &live.clusters).into_iter()),
         Show::Nodes => {
             Box::new(live.clusters.values().flat_map(|cluster| nodes(cluster)).collect::<Vec<_>>().into_iter())
@@ -207,35 +209,57 @@ fn server(state: &str, target: &CancelTarget, session: Option<u64>) -> Row {
     ]
 }
 
-/// All nodes' pools of a database and a user are one row: tools know them by these two names.
-fn pools(clusters: &BTreeMap<String, Arc<Cluster>>) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for account in accounts(clusters) {
-        let (mut lent, mut idle, mut waiting, mut longest) = (0, 0, 0, Duration::ZERO);
-        let pools = account.counts();
-        for (_, counts) in &pools {
-            lent += counts.open.saturating_sub(counts.idle + counts.opening);
-            idle += counts.idle;
-            waiting += counts.waiting;
-            longest = longest.max(counts.longest_wait);
+/// Clients of a database and a user.
+#[derive(Default)]
+struct Clients {
+    active: usize,
+    waiting: usize,
+    longest: Duration,
+}
+
+/// All nodes' pools of a database and a user are one row: tools know them by these two names. Clients are counted as SHOW CLIENTS
+/// shows them, also those who are the first to come.
+fn pools(context: &Context, live: &Live) -> Vec<Row> {
+    let mut clients: BTreeMap<(String, String), Clients> = BTreeMap::new();
+    for handle in context.cancels.all().iter().filter(|handle| handle.who.kind == "C") {
+        let who = &handle.who;
+        let count = clients.entry((who.database.to_string(), who.user.to_string())).or_default();
+        match handle.sight().waits {
+            Some(since) => (count.waiting, count.longest) = (count.waiting + 1, count.longest.max(since)),
+            None => count.active += 1,
         }
-        let config = account.pool_config();
+    }
+    let mut rows = Vec::new();
+    let mut row = |database: &str, user: &str, clients: &Clients, servers: PoolCounts, nodes: usize, pool: &Pool| {
+        let cluster = live.config.database(database).map_or("", |database| database.cluster.as_str());
         rows.push(vec![
-            (&*account.database).into(),
-            (&*account.user).into(),
-            lent.into(),
-            waiting.into(),
-            lent.into(),
-            idle.into(),
-            longest.as_secs().into(),
-            longest.subsec_micros().into(),
-            mode(account.mode).into(),
-            config.size.into(),
-            config.min_size.into(),
-            config.reserve_size.into(),
-            pools.len().into(),
-            (&*account.cluster.name).into(),
+            database.into(),
+            user.into(),
+            clients.active.into(),
+            clients.waiting.into(),
+            servers.open.saturating_sub(servers.idle + servers.opening).into(),
+            servers.idle.into(),
+            servers.opening.into(),
+            clients.longest.as_secs().into(),
+            clients.longest.subsec_micros().into(),
+            mode(pool.mode).into(),
+            pool.size.into(),
+            pool.min_size.into(),
+            pool.reserve_size.into(),
+            nodes.into(),
+            cluster.into(),
         ]);
+    };
+    for account in accounts(&live.clusters) {
+        let who = (account.database.to_string(), account.user.to_string());
+        let pools = account.counts();
+        let servers = pools.iter().fold(PoolCounts::default(), |sum, (_, counts)| sum + *counts);
+        let clients = clients.remove(&who).unwrap_or_default();
+        let pool = Pool { mode: account.mode, ..(*account.pool_config()).clone() };
+        row(&who.0, &who.1, &clients, servers, pools.len(), &pool);
+    }
+    for ((database, user), clients) in clients {
+        row(&database, &user, &clients, PoolCounts::default(), 0, &live.config.pool_for(&database, &user));
     }
     rows.sort_by_key(|row| (text(&row[0]), text(&row[1])));
     rows
@@ -311,6 +335,7 @@ fn lists(context: &Context) -> Vec<Row> {
         ("pools", accounts.len()),
         ("free_clients", sessions.idle),
         ("used_clients", sessions.total() - sessions.idle),
+        ("login_clients", context.clients.load(Ordering::Relaxed).saturating_sub(sessions.total())),
         ("free_servers", idle),
         ("used_servers", context.budget.used().saturating_sub(idle)),
     ];
