@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use super::drive::{Conversation, End, overdue};
 use super::io;
@@ -103,13 +104,17 @@ impl Conversation {
     }
 
     async fn wait_for_server(&mut self, pool: &Arc<Pool>, wish: Wish) -> Waited {
+        let since = Instant::now();
         let waiting = self.handle.waiting();
-        tokio::select! {
+        let waited = tokio::select! {
             biased;
             lent = pool.checkout(self.worker, wish) => Waited::Lent(lent),
             () = waiting.cancelled() => Waited::Cancelled,
             () = client_gone(&mut self.client, &mut self.session, &mut self.half_closed) => Waited::ClientGone,
-        }
+        };
+        let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.tally.worker(self.worker).waited.add(micros);
+        waited
     }
 }
 

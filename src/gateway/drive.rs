@@ -26,7 +26,7 @@ use super::{io, private};
 use crate::config::PoolMode;
 use crate::control::Account;
 use crate::net::{self, Stream};
-use crate::observe::Worker;
+use crate::observe::{Tally, Worker};
 use crate::policy::{Chain, Role};
 use crate::pool::Lent;
 use crate::session::{LocalAnswer, Session};
@@ -59,6 +59,8 @@ pub(super) struct Conversation {
     pub(super) context: Arc<Context>,
     pub(super) handle: Arc<Handle>,
     pub(super) worker: usize,
+    /// The database's counters.
+    pub(super) tally: Arc<Tally>,
     pub(super) id: u64,
     /// What decides, from a transaction's first statement to its end.
     pub(super) chain: Option<Arc<Chain>>,
@@ -115,6 +117,7 @@ impl Conversation {
             // The sender lives as long as the context, which the session holds.
             let _ = drain.wait_for(|drain| *drain).await;
         });
+        let tally = context.metrics.database(&account.database);
         let mut conversation = Box::new(Self {
             client,
             session,
@@ -131,6 +134,7 @@ impl Conversation {
             context,
             handle,
             worker,
+            tally,
             id,
             chain: None,
             writes: Writes::default(),
@@ -308,7 +312,7 @@ impl Conversation {
 
     /// The worker's counters.
     pub(super) fn counters(&self) -> &Worker {
-        self.context.metrics.worker(self.worker)
+        self.tally.worker(self.worker)
     }
 
     /// Answers the unit with an error of the gateway's own. No server is held.
@@ -453,6 +457,7 @@ impl Conversation {
         }
         let node = &lent.pool().node;
         node.count_sent(route.target.role);
+        self.tally.worker(self.worker).statements.add(u64::from(second.is_none()));
         if let Some(trace) = &mut self.trace {
             let shard = self.account.cluster.topology.shards().get(route.shard).map_or("", |shard| &*shard.name);
             trace.sent(&mut self.session, node, shard, route.target.role, true);
@@ -471,7 +476,7 @@ impl Conversation {
 
     /// Brings the session's state to the server, the deferred begin of its transaction last. `Some`: the server refused.
     async fn prepare(&mut self, lent: &mut Lent, writes: bool) -> Result<Option<ErrorReply>, private::PrivateError> {
-        let syncs = &self.context.metrics.worker(self.worker).syncs;
+        let syncs = &self.tally.worker(self.worker).syncs;
         let mut refused = private::apply_settings(lent, &self.session.settings, syncs).await?;
         while let Some(reply) = &refused
             && self.session.forget_reserved(reply)

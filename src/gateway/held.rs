@@ -94,8 +94,10 @@ impl Conversation {
                     self.writes.sent(route.shard);
                 }
                 lent.pool().node.count_sent(route.target.role);
+                let counters = self.tally.worker(self.worker);
+                counters.statements.one();
                 if self.session.pins.any() {
-                    self.context.metrics.worker(self.worker).pinned(self.session.pins);
+                    counters.pinned(self.session.pins);
                 }
                 if let Some(trace) = &mut self.trace {
                     trace.kept(&self.session, lent.upstream.status(), busy);

@@ -31,6 +31,8 @@ pub(super) const FINISH: Duration = Duration::from_secs(5);
 impl Conversation {
     /// The server is idle: what it remembers of the session is asked, then it goes back unless the session is pinned.
     pub(super) async fn settle(&mut self) -> Result<(), End> {
+        let ended = std::mem::take(&mut self.session.transactions);
+        self.counters().transactions.add(ended.into());
         let Some(lent) = &mut self.held else { return Ok(()) };
         if std::mem::take(&mut self.writes_in_flight) {
             self.writes.acknowledged(&self.account.cluster.topology, lent.pool().node.shard);
@@ -51,7 +53,7 @@ impl Conversation {
         self.unasked = false;
         let mut asked = false;
         if let Some(audit) = self.session.audit() {
-            self.context.metrics.worker(self.worker).audits.one();
+            self.tally.worker(self.worker).audits.one();
             let told = match private::ask_whatever_it_takes(lent, &audit.sql).await {
                 Ok(answer) if answer.error.is_none() => {
                     let actual = self.session.audited(&audit, &answer);
@@ -76,7 +78,7 @@ impl Conversation {
         // RESET went to the server's own settings, not to those that the client began with.
         let reset = lent.upstream.settings.as_ref().is_some_and(|applied| *applied != self.session.settings);
         if reset {
-            let syncs = &self.context.metrics.worker(self.worker).syncs;
+            let syncs = &self.tally.worker(self.worker).syncs;
             match private::apply_settings(lent, &self.session.settings, syncs).await {
                 Ok(None) => self.session.report_before_ready(&mut lent.upstream.parameters, &self.context.parameters),
                 Ok(Some(reply)) => return Err(self.cannot_audit(&reply.message)),

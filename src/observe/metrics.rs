@@ -4,9 +4,11 @@
 //! cache lines, so that cores never wait for each other here. Deliberately absent: states (nodes, pools, caches), which are
 //! read where they live when somebody asks; names and texts ([`super::families`]).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use super::databases::{Databases, Tally};
 use crate::session::Pins;
 
 /// A number that only grows. One relaxed addition a step.
@@ -33,13 +35,19 @@ impl Counter {
     }
 }
 
-/// The counters of one worker: what sessions count in the course of their transactions.
+/// The counters of one worker: what a database's sessions count in the course of their transactions.
 #[derive(Debug, Default)]
 // Whole pairs of lines: the neighbour is fetched along on common processors.
 #[repr(align(128))]
 pub struct Worker {
     /// Units that the gateway answered without a server.
     pub local: Counter,
+    /// Units sent to servers, those that ran again once.
+    pub statements: Counter,
+    /// Transactions that ended on servers, implicit ones among them.
+    pub transactions: Counter,
+    /// Microseconds that sessions waited for a server.
+    pub waited: Counter,
     /// Bytes that clients sent after their log-in.
     pub received: Counter,
     /// Bytes sent to clients after their log-in.
@@ -120,7 +128,7 @@ impl Refusal {
 /// All that is counted outside of nodes and pools. One for the process.
 #[derive(Debug)]
 pub struct Metrics {
-    workers: Box<[Worker]>,
+    databases: Databases,
     /// When the gateway started.
     pub started: SystemTime,
     /// Connections accepted.
@@ -151,7 +159,7 @@ impl Metrics {
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self {
-            workers: (0..workers.max(1)).map(|_| Worker::default()).collect(),
+            databases: Databases::new(workers),
             started: SystemTime::now(),
             accepted: Counter::default(),
             cancels: Counter::default(),
@@ -166,17 +174,29 @@ impl Metrics {
         }
     }
 
-    /// The counters of a worker; a number too large shares another's.
-    #[inline]
+    /// The counters of a worker for what concerns no session.
     #[must_use]
     pub fn worker(&self, number: usize) -> &Worker {
-        &self.workers[if number < self.workers.len() { number } else { 0 }]
+        self.databases.rest.worker(number)
     }
 
-    /// The sum of a worker's counter over all workers.
+    /// What sessions count in the database that clients call `name`. For those that have logged in: it is never forgotten.
+    #[must_use]
+    pub fn database(&self, name: &str) -> Arc<Tally> {
+        self.databases.of(name)
+    }
+
+    /// All of these, by the databases' names.
+    #[must_use]
+    pub fn databases(&self) -> Vec<(Box<str>, Arc<Tally>)> {
+        self.databases.named()
+    }
+
+    /// The sum of a worker's counter over all workers and databases.
     #[must_use]
     pub fn sum(&self, of: impl Fn(&Worker) -> &Counter) -> u64 {
-        self.workers.iter().map(|worker| of(worker).get()).sum()
+        let named = self.databases.named().into_iter().map(|(_, tally)| tally);
+        named.chain([Arc::clone(&self.databases.rest)]).map(|tally| tally.sum(&of)).sum()
     }
 
     /// Statements sent to a server that their session had to keep, by cause; those causes that happened.
@@ -327,7 +347,8 @@ mod tests {
             metrics.worker(worker).received.add(by);
         }
         assert_eq!(metrics.worker(1).received.get(), 10);
-        assert_eq!(metrics.sum(|worker| &worker.received), 111);
+        metrics.database("a").worker(1).received.add(1000);
+        assert_eq!(metrics.sum(|worker| &worker.received), 1111);
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub struct Session {
     pub input: BytesMut,
     /// Bytes to send to the client.
     pub output: BytesMut,
+    /// Transactions that ended on servers since this was taken last.
+    pub transactions: u32,
     /// What the client wants set, on any server.
     pub settings: Arc<Settings>,
     /// What the start-up message set; RESET returns to it.
@@ -243,6 +245,7 @@ impl Session {
         Self {
             input: BytesMut::new(),
             output: BytesMut::new(),
+            transactions: 0,
             settings: Arc::clone(&baseline),
             baseline,
             context: text_context(&reported),
@@ -484,6 +487,7 @@ impl Receiver for Session {
     fn ready(&mut self, status: TransactionStatus) {
         self.group_failed = false;
         self.status = status;
+        self.transactions += u32::from(status == TransactionStatus::Idle);
         if status == TransactionStatus::Idle && !self.in_group && self.unit.ops.is_empty() {
             // Portals have gone with their transaction.
             self.binds_copy = false;

@@ -299,6 +299,64 @@ async fn log_ins_that_wait_are_counted_as_they_are_shown() {
     drop(idle);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_database_is_counted_apart() {
+    if direct() {
+        return;
+    }
+    let (one, other) = (database("console_stats"), database("console_stats2"));
+    let gateway = Gateway::setup().pool("size = 1").more(USERS).start();
+    let (holder, waiter) = (named(&gateway, &one, "holder").await, named(&gateway, &one, "waiter").await);
+    let stats = |name: &str| {
+        let found = show(&gateway, "STATS").into_iter().find(|row| row["database"] == name);
+        let found = found.unwrap_or_else(|| panic!("no row of {name}"));
+        let totals = show(&gateway, "STATS_TOTALS").into_iter().find(|row| row["database"] == name).unwrap();
+        let number = |row: &HashMap<String, String>, column: &str| row[column].parse::<u64>().unwrap();
+        [
+            ("total_xact_count", "xact_count"),
+            ("total_query_count", "query_count"),
+            ("total_received", "bytes_received"),
+            ("total_sent", "bytes_sent"),
+            ("total_wait_time", "wait_time"),
+        ]
+        .map(|(column, same)| {
+            assert_eq!(number(&found, column), number(&totals, same), "{column}");
+            number(&found, column)
+        })
+    };
+    assert_eq!(stats(&one)[..4], [0, 0, 0, 0]);
+    // BEGIN is answered by the gateway: a query, and no transaction of its own.
+    for sql in ["SELECT 1", "BEGIN", "SELECT pg_current_xact_id()"] {
+        holder.batch_execute(sql).await.unwrap();
+    }
+    eventually("two to be counted", || stats(&one)[..2] == [1, 3]);
+    let waiting = tokio::spawn(async move { waiter.batch_execute("SELECT pg_current_xact_id()").await });
+    eventually("a second's wait", || client(&gateway, "waiter")["wait"] != "0");
+    holder.batch_execute("COMMIT").await.unwrap();
+    waiting.await.unwrap().unwrap();
+    eventually("four to be counted", || stats(&one)[..2] == [3, 5]);
+    let [_, _, received, sent, waited] = stats(&one);
+    assert!(received > 50 && sent > 50 && (1_000_000..60_000_000).contains(&waited), "{received} {sent} {waited}");
+    // Three in one write, one of them in error; another database's clients count elsewhere.
+    let mut raw = Raw::log_in(gateway.port, "demo", &other);
+    let queries = ["SELECT 1", "SELECT 1/0", "SELECT 2; SELECT 3"];
+    raw.send(&queries.map(|text| message(b'Q', &[text.as_bytes(), b"\0"].concat())).concat());
+    for _ in queries {
+        raw.until(b'Z');
+    }
+    eventually("three to be counted", || stats(&other)[..2] == [3, 3]);
+    assert_eq!(stats(&one)[..4], [3, 5, received, sent]);
+    // What an exporter of PgBouncer's figures reads.
+    let config = show(&gateway, "CONFIG");
+    let limit = config.iter().find(|row| row["key"] == "max_client_conn").unwrap();
+    assert_eq!((limit["value"].as_str(), limit["changeable"].as_str()), ("10000", "yes"));
+    let size = config.iter().find(|row| row["key"] == "default_pool_size").unwrap();
+    assert_eq!((size["value"].as_str(), size["default"].as_str()), ("1", "20"));
+    for row in show(&gateway, "LISTS") {
+        assert!(row["items"].parse::<f64>().is_ok(), "{row:?}");
+    }
+}
+
 /// A client of the console's that speaks the protocol itself.
 fn raw(gateway: &Gateway<'_>) -> Raw {
     let mut raw = Raw::connect(gateway.port);

@@ -9,13 +9,16 @@ use crate::upstream::ErrorReply;
 use crate::wire::frontend::frame;
 
 /// What can be shown: its name, and what it tells.
-pub(super) const TABLES: [(&str, Show, &str); 9] = [
+pub(super) const TABLES: [(&str, Show, &str); 12] = [
     ("CLIENTS", Show::Clients, "sessions: state, transaction, server, why it is kept"),
     ("SERVERS", Show::Servers, "server connections, lent ones and idle ones"),
     ("POOLS", Show::Pools, "a row for each database and user"),
     ("DATABASES", Show::Databases, "what clients may ask for, as the configuration says"),
     ("NODES", Show::Nodes, "the servers: role, health, lag"),
     ("USERS", Show::Users, "the users of the configuration"),
+    ("STATS", Show::Stats, "what was counted for each database since the start"),
+    ("STATS_TOTALS", Show::StatsTotals, "the same, under other names"),
+    ("CONFIG", Show::Config, "what of the configuration PgBouncer has, too"),
     ("LISTS", Show::Lists, "how many there are of each"),
     ("VERSION", Show::Version, "of the gateway"),
     ("HELP", Show::Help, "this"),
@@ -30,6 +33,9 @@ pub(super) enum Show {
     Databases,
     Nodes,
     Users,
+    Stats,
+    StatsTotals,
+    Config,
     Lists,
     Version,
     Help,

@@ -9,6 +9,7 @@
 //! Deliberately absent: commands; what the tables hold (`tables`), how they are written (`command`).
 
 mod command;
+mod stats;
 mod tables;
 
 use std::collections::HashMap;

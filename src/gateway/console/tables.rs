@@ -3,7 +3,8 @@
 //! Invariant: everything is read from snapshots, counters and what sessions publish. The moments of two rows may differ. The
 //! application_name is the one that a client began with.
 //!
-//! Deliberately absent: the shared connections that listen (`listen`); `server_connections` of the metrics counts them.
+//! Deliberately absent: what was counted so far (`stats`); the shared connections that listen (`listen`), which
+//! `server_connections` of the metrics counts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::command::{Kind, Show, Value};
-use super::help;
+use super::{help, stats};
 use crate::config::{Config, Pool, PoolMode};
 use crate::control::{Account, Cluster, Live};
 use crate::gateway::cancel::{Handle, Sight};
@@ -21,7 +22,7 @@ use crate::pool::{CancelTarget, PoolCounts};
 use crate::topology::{Node, Role, Standing};
 use crate::wire::TransactionStatus;
 
-type Row = Vec<Value>;
+pub(super) type Row = Vec<Value>;
 
 use Kind::{Number, Text};
 
@@ -113,6 +114,9 @@ pub(super) fn columns(show: Show) -> &'static [(&'static str, Kind)] {
         Show::Nodes => NODES,
         Show::Users => &[("name", Text), ("pool_mode", Text)],
         Show::Lists => &[("list", Text), ("items", Number)],
+        Show::Stats => stats::STATS,
+        Show::StatsTotals => stats::TOTALS,
+        Show::Config => stats::CONFIG,
         Show::Version => &[("version", Text)],
         Show::Help => &[("command", Text), ("shows", Text)],
     }
@@ -146,6 +150,8 @@ pub(super) fn rows(show: Show, context: &Context) -> Box<dyn Iterator<Item = Row
             Box::new(modes.collect::<Vec<_>>().into_iter())
         }
         Show::Lists => Box::new(lists(context).into_iter()),
+        Show::Stats | Show::StatsTotals => Box::new(stats::stats(context).into_iter()),
+        Show::Config => Box::new(stats::config(&live.config).into_iter()),
         Show::Version => Box::new(std::iter::once(vec![concat!("Pointsman ", env!("CARGO_PKG_VERSION")).into()])),
         Show::Help => Box::new(help().map(|(name, what)| vec![format!("SHOW {name}").into(), what.into()])),
     }
@@ -357,7 +363,7 @@ fn transaction_word(status: TransactionStatus) -> &'static str {
     }
 }
 
-const fn mode(mode: PoolMode) -> &'static str {
+pub(super) const fn mode(mode: PoolMode) -> &'static str {
     match mode {
         PoolMode::Session => "session",
         PoolMode::Transaction => "transaction",
