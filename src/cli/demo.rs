@@ -14,6 +14,8 @@ use crate::demo::{Cluster, is_free};
 
 /// The first line of the generated configuration, by which a later demo knows that it may replace the file.
 const MARK: &str = "# Made by `pointsman demo`.";
+/// The longest directory of a Unix socket: its address holds 107 bytes, the socket's own name included.
+const LONGEST_DIRECTORY: usize = 107 - "/.s.PGSQL.65535".len();
 /// The most replicas that the demo starts.
 const MAX_REPLICAS: u16 = 16;
 
@@ -32,7 +34,7 @@ pub struct Args {
     /// The port of the primary; replica n listens on the nth port after it
     #[arg(long, default_value_t = 5440, value_parser = clap::value_parser!(u16).range(1..))]
     pub node_port: u16,
-    /// Where data, configuration and policies lie [default: a temporary directory]
+    /// Where data, configuration, policies and the Unix socket lie [default: a temporary directory]
     #[arg(long)]
     pub directory: Option<PathBuf>,
 }
@@ -128,6 +130,8 @@ fn check_ports(args: &Args) -> anyhow::Result<()> {
 struct Files {
     configuration: PathBuf,
     policies: PathBuf,
+    /// Where the gateway's Unix socket is, unless the path is too long for one.
+    socket: Option<PathBuf>,
 }
 
 impl Files {
@@ -140,11 +144,13 @@ impl Files {
                 configuration.display()
             );
         }
-        let text = configuration_text(args);
+        let directory = std::path::absolute(cluster.directory())?;
+        let socket = (directory.as_os_str().len() <= LONGEST_DIRECTORY).then_some(directory);
+        let text = configuration_text(args, socket.is_some());
         std::fs::write(&configuration, text).with_context(|| format!("cannot write {}", configuration.display()))?;
         let policies = cluster.directory().join("policies");
         std::fs::create_dir_all(&policies).with_context(|| format!("cannot make {}", policies.display()))?;
-        Ok(Self { configuration, policies })
+        Ok(Self { configuration, policies, socket })
     }
 }
 
@@ -156,10 +162,12 @@ impl Drop for Files {
     }
 }
 
-fn configuration_text(args: &Args) -> String {
+/// `socket`: clients can come through a Unix socket in the file's directory, too.
+fn configuration_text(args: &Args, socket: bool) -> String {
+    let socket = if socket { ", \".\"" } else { "" };
     let mut text = format!(
         "{MARK} `pointsman run --config FILE` takes it as it is.\n\n\
-         [server]\nlisten = [\"127.0.0.1:{}\"]\ndrain_timeout = \"2s\"\n\n\
+         [server]\nlisten = [\"127.0.0.1:{}\"{socket}]\ndrain_timeout = \"2s\"\n\n\
          [admin]\nlisten = \"127.0.0.1:{}\"\n\n\
          # Every *.wasm file in this folder is a link of the chain; the built-in read-write-split ends it.\n\
          [policies]\ndirectory = \"policies\"\n\n\
@@ -190,6 +198,12 @@ fn welcome(args: &Args, files: &Files) -> String {
         "why does a statement go where it goes?",
         &format!("psql {url} -c 'SET pointsman.trace = on' -c 'SELECT 1'"),
     );
+    if let Some(directory) = &files.socket {
+        try_it(
+            "who is connected, and why does a session keep its server? SHOW HELP lists the tables",
+            &format!("psql -h {} -p {} pointsman -c 'SHOW CLIENTS'", directory.display(), args.port),
+        );
+    }
     try_it("some load", &format!("pgbench -i -s 10 -q '{url}' && pgbench -c 16 -T 10 -M prepared '{url}'"));
     try_it("your own routing: a policy dropped in here is taken at once", &format!("{}/", files.policies.display()));
     let _ = write!(
@@ -252,10 +266,11 @@ mod tests {
 
     #[test]
     fn the_configuration_weights_replicas_one_to_two() {
-        let text = configuration_text(&args(6432, 9632, 5440));
-        assert!(text.starts_with(MARK));
+        let text = configuration_text(&args(6432, 9632, 5440), true);
+        assert!(text.starts_with(MARK) && text.contains("listen = [\"127.0.0.1:6432\", \".\"]\n"));
         assert!(text.contains("{ name = \"r1\", address = \"127.0.0.1:5441\", weight = 1 }"));
         assert!(text.contains("{ name = \"r2\", address = \"127.0.0.1:5442\", weight = 2 }"));
         assert!(text.parse::<toml::Table>().is_ok());
+        assert!(configuration_text(&args(6432, 9632, 5440), false).contains("listen = [\"127.0.0.1:6432\"]\n"));
     }
 }

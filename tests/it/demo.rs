@@ -50,6 +50,9 @@ fn it_runs_is_killed_runs_again_and_leaves_nothing() {
     let (mut killed, url) = start(port, &directory);
     assert_eq!(query(&url, "SELECT current_setting('cluster_name')"), "r1");
     assert_eq!(query(&url, "CREATE TABLE t (n int); INSERT INTO t VALUES (7); TABLE t"), "7");
+    // The console, as the greeting shows it.
+    let url = format!("host={} port={port} dbname=pointsman", directory.display());
+    assert!(query(&url, "SHOW POOLS").starts_with("demo|demo|"));
     // A second one on the same ports says which, and how to choose another.
     let refused = command(port, &root.path().join("other")).output().unwrap();
     let error = String::from_utf8_lossy(&refused.stderr);
