@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::args::{CheckArgs, CheckFormat};
 use super::{WRONG_INPUT, print};
-use crate::config::{Checked, Cluster, Config, Database, PoolMode, Problem, RoleSetting, ServerTlsMode};
+use crate::config::{Checked, Cluster, Config, Database, PoolMode, Problem, RoleSetting, ServerTlsMode, User};
 use crate::control::config_file::{self, ConfigError};
 use crate::control::policies::store_config;
 use crate::wasm::{self, PolicyStatus, PolicyStore};
@@ -156,9 +156,16 @@ fn summary(config: &Config, folder: &[String]) -> String {
         "users",
         match config.users.len() {
             0 => "any; the servers check the passwords".to_owned(),
-            _ => config.users.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+            _ => config.users.iter().map(|(name, user)| describe_user(name, user)).collect::<Vec<_>>().join(", "),
         },
     );
+    if !config.console_users.is_empty() {
+        line("console", config.console_users.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
+    }
+    if let Some(peers) = &config.peers {
+        let others: Vec<_> = peers.nodes.iter().map(|(id, address)| format!("{id} ({address})")).collect();
+        line("peers", format!("{}, with {}", peers.id, others.join(", ")));
+    }
     for (name, database) in &config.databases {
         line("database", describe_database(name, database, config, folder));
     }
@@ -168,15 +175,29 @@ fn summary(config: &Config, folder: &[String]) -> String {
     out
 }
 
+/// With the pool's mode and size where they are the user's own.
+fn describe_user(name: &str, user: &User) -> String {
+    let mode = user.pool.mode.map(|own| format!("{} pools", mode(own)));
+    match (mode, user.pool.size) {
+        (None, None) => name.to_owned(),
+        (Some(mode), None) => format!("{name} ({mode})"),
+        (mode, Some(size)) => format!("{name} ({} of {size})", mode.unwrap_or_else(|| "pools".to_owned())),
+    }
+}
+
+const fn mode(mode: PoolMode) -> &'static str {
+    match mode {
+        PoolMode::Session => "session",
+        PoolMode::Transaction => "transaction",
+        PoolMode::Statement => "statement",
+    }
+}
+
 fn describe_database(name: &str, database: &Database, config: &Config, folder: &[String]) -> String {
     let name = if name == "*" { "any" } else { name };
     let mut pool = config.pool.clone();
     database.pool.apply(&mut pool);
-    let mode = match pool.mode {
-        PoolMode::Session => "session",
-        PoolMode::Transaction => "transaction",
-        PoolMode::Statement => "statement",
-    };
+    let mode = mode(pool.mode);
     let chain = match &database.policies {
         Some(own) => own.join(", then "),
         None => folder.iter().map(String::as_str).chain([LAST_LINK]).collect::<Vec<_>>().join(", then "),
@@ -242,6 +263,18 @@ mod tests {
             pool = { mode = "session", size = 5 }
             [users.app]
             password = "hunter2"
+            [users.batch.pool]
+            mode = "session"
+            size = 3
+            [users.odd.pool]
+            mode = "statement"
+            [users.web.pool]
+            size = 50
+            [console.users.ops]
+            password = "x"
+            [peers]
+            id = 1
+            nodes = { 2 = "b:6432", 3 = "c:6432" }
             [[clusters.orders.shards]]
             name = "s0"
             primary = { address = "a", name = "first" }
@@ -252,7 +285,9 @@ mod tests {
             &["audit", "tenants"],
             "  listens on 127.0.0.1:6432 (without TLS)
   admin      127.0.0.1:9632
-  users      app
+  users      app, batch (session pools of 3), odd (statement pools), web (pools of 50)
+  console    ops
+  peers      1, with 2 (b:6432), 3 (c:6432)
   database   app on orders (app_live there), session pools of 5, routed by audit, then tenants, then read-write-split
   cluster    orders
     shard s0
