@@ -75,8 +75,17 @@ const NEW: &str = "1MB German, DMY Asia/Tokyo other 77s x";
 
 #[test]
 fn who_connects_afterwards_begins_with_it() {
-    let database = database("starts");
-    let gateway = Gateway::start();
+    afterwards("starts", "transaction");
+}
+
+#[test]
+fn in_session_pools_too() {
+    afterwards("starts_session", "session");
+}
+
+fn afterwards(label: &str, mode: &str) {
+    let database = database(label);
+    let gateway = Gateway::setup().pool(&format!("mode = \"{mode}\"")).start();
     let role = role(&gateway, &database);
     let mut admin = Client::new(&gateway, "postgres", &database);
     let mut old = Client::new(&gateway, &role, &database);
@@ -124,6 +133,95 @@ fn who_connects_afterwards_begins_with_it() {
     assert_eq!(newest.run(ALL), before);
     assert_eq!(new.run(ALL), NEW);
     assert_eq!(old.run(ALL), before);
+}
+
+/// A session's server, left idle by one who began with something else.
+#[test]
+fn a_session_pools_servers_are_nobodys_that_began_otherwise() {
+    let database = database("starts_left");
+    let gateway = Gateway::setup().pool("mode = \"session\"\nsize = 2").start();
+    let role = role(&gateway, &database);
+    let mut admin = Client::new(&gateway, "postgres", &database);
+    let mut kept = Client::new(&gateway, &role, &database);
+    let before = kept.run("SHOW work_mem");
+    for value in ["1MB", "2MB", "3MB"] {
+        // One who has left before the change, one who leaves after it.
+        Client::new(&gateway, &role, &database).run("SET work_mem = '9MB'");
+        let mut leaves = Client::new(&gateway, &role, &database);
+        let had = leaves.run("SHOW work_mem");
+        admin.run(&format!("ALTER ROLE {role} SET work_mem = '{value}'"));
+        leaves.run("SET work_mem = '8MB'");
+        leaves.run("RESET work_mem");
+        assert_eq!(leaves.run("SHOW work_mem"), had);
+        drop(leaves);
+        for _ in 0..2 {
+            let mut new = Client::new(&gateway, &role, &database);
+            assert_eq!(new.run("SHOW work_mem"), value);
+            new.run("SET work_mem = '7MB'");
+            new.run("DISCARD ALL");
+            assert_eq!(new.run("SHOW work_mem"), value);
+        }
+        kept.run("DISCARD ALL");
+        assert_eq!(kept.run("SHOW work_mem"), before);
+    }
+}
+
+/// On servers of its own: it concerns everybody's sessions.
+#[test]
+fn what_is_set_for_all_roles_is_for_each() {
+    let cluster = pointsman::demo::Cluster::builder().replicas(0).start(|_| {}).unwrap();
+    for mode in ["transaction", "session"] {
+        let database = database_on(&cluster, &format!("starts_all_{mode}"));
+        let gateway = Gateway::in_front_of(&cluster).pool(&format!("mode = \"{mode}\"")).start();
+        let role = role(&gateway, &database);
+        let mut admin = Client::new(&gateway, "postgres", &database);
+        let mut old = [&*role, "demo"].map(|user| Client::new(&gateway, user, &database));
+        let before = old[0].run(ALL);
+        assert_eq!((old[1].run(ALL), admin.run(ALL)), (before.clone(), before.clone()));
+        let style = old[0].told("DateStyle").to_owned();
+        admin.run("ALTER ROLE ALL SET work_mem = '1MB'");
+        admin.run("ALTER ROLE ALL SET DateStyle = 'German'");
+        admin.run("ALTER ROLE ALL SET app.tenant = 'x'");
+        let memory = |user: &str| Client::new(&gateway, user, &database).run("SHOW work_mem");
+        for user in [&role, "demo", "postgres"] {
+            let mut new = Client::new(&gateway, user, &database);
+            assert_eq!(new.told("DateStyle"), "German, DMY", "{mode} {user}");
+            let begun = new.run(ALL);
+            assert!(begun.starts_with("1MB German, DMY") && begun.ends_with(" x"), "{mode} {user}: {begun}");
+            new.run("SET work_mem = '5MB'");
+            new.run("SET app.tenant = 'y'");
+            for reset in ["RESET ALL", "DISCARD ALL"] {
+                new.run(reset);
+                assert_eq!(new.run(ALL), begun, "{mode} {user}: {reset}");
+            }
+        }
+        for client in old.iter_mut().chain([&mut admin]) {
+            assert_eq!(client.run(ALL), before, "{mode}");
+        }
+        // A role's own word goes before it, and a database's.
+        admin.run(&format!("ALTER ROLE {role} SET work_mem = '2MB'"));
+        assert_eq!([memory(&role), memory("demo")], ["2MB", "1MB"], "{mode}");
+        admin.run("ALTER ROLE ALL SET work_mem = '3MB'");
+        assert_eq!([memory(&role), memory("demo")], ["2MB", "3MB"], "{mode}");
+        admin.run(&format!("ALTER DATABASE {database} SET work_mem = '4MB'"));
+        assert_eq!([memory(&role), memory("demo")], ["2MB", "4MB"], "{mode}");
+        admin.run(&format!("ALTER DATABASE {database} RESET work_mem; ALTER ROLE {role} RESET work_mem"));
+        assert_eq!([memory(&role), memory("demo")], ["3MB", "3MB"], "{mode}");
+        // What is rolled back was not.
+        admin.run("BEGIN");
+        admin.run("ALTER ROLE ALL RESET ALL");
+        admin.run("ROLLBACK");
+        assert_eq!(memory("demo"), "3MB", "{mode}");
+        admin.run("ALTER ROLE ALL RESET ALL");
+        for user in [&role, "demo"] {
+            let mut new = Client::new(&gateway, user, &database);
+            assert_eq!(new.told("DateStyle"), style, "{mode} {user}");
+            assert_eq!(new.run(ALL), before, "{mode} {user}");
+        }
+        for client in old.iter_mut().chain([&mut admin]) {
+            assert_eq!(client.run(ALL), before, "{mode}");
+        }
+    }
 }
 
 /// More clients at once than servers were open when it changed.
