@@ -34,12 +34,7 @@ pub(super) async fn accept(listener: Listener, context: Arc<Context>, spawner: S
         match listener.accept().await {
             Ok(accepted) => {
                 let context = Arc::clone(&context);
-                spawner.spawn(move |worker| async move {
-                    match accepted.into_stream() {
-                        Ok(stream) => greet::greet(stream, context, worker).await,
-                        Err(error) => tracing::debug!(%error, "a client left before it was greeted"),
-                    }
-                });
+                spawner.spawn(move |worker| greet::greet(accepted, context, worker));
             }
             Err(error) => {
                 if told.is_none_or(|told| told.elapsed() >= SILENCE) {

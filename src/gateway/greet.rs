@@ -9,13 +9,13 @@ use std::time::SystemTime;
 use bytes::{Buf as _, BytesMut};
 
 use super::cancel::{Handle, Who};
-use super::context::Context;
+use super::context::{Admission, Context};
 use super::drive::Conversation;
 use super::replication::{self, Replication};
 use super::route::ISOLATION;
 use super::{console, drive, io, login, peers};
 use crate::control::Account;
-use crate::net::{self, Stream};
+use crate::net::{self, Accepted, Stream};
 use crate::observe::Refusal;
 use crate::session::Session;
 use crate::upstream::ErrorReply;
@@ -62,41 +62,85 @@ pub(super) struct Greeted {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn greet(stream: Stream, context: Arc<Context>, worker: usize) {
+///
+/// Its log-in is a future of its own, on the heap, and gone with all that it held when the session begins.
+pub(super) fn greet(accepted: Accepted, context: Arc<Context>, worker: usize) -> impl Future<Output = ()> + Send {
+    let opening = Box::pin(let_in(accepted, Arc::clone(&context), worker));
+    async move {
+        let Some(Guest { id, handle, came, _admission }) = opening.await else { return };
+        match came {
+            Came::Session(conversation) => drive::drive(conversation).await,
+            Came::Console(visit) => {
+                let Visit { stream, early } = *visit;
+                Box::pin(console::serve(stream, early, &context, &handle)).await;
+            }
+            Came::Replication(stream, replication) => {
+                Box::pin(replication.relay(*stream, &context, &handle, id)).await;
+            }
+        }
+        context.cancels.forget(&handle);
+        tracing::debug!(session = id, "over");
+    }
+}
+
+/// A client that was let in.
+struct Guest {
+    id: u64,
+    handle: Arc<Handle>,
+    came: Came,
+    _admission: Admission,
+}
+
+/// What it came for.
+enum Came {
+    Session(Box<Conversation>),
+    Console(Box<Visit>),
+    Replication(Box<Stream>, Box<Replication>),
+}
+
+/// A client of the console, with what it sent ahead.
+struct Visit {
+    stream: Stream,
+    early: BytesMut,
+}
+
+/// `None`: it has served its purpose, was turned away, or left.
+async fn let_in(accepted: Accepted, context: Arc<Context>, worker: usize) -> Option<Guest> {
+    let stream = match accepted.into_stream() {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::debug!(%error, "a client left before it was greeted");
+            return None;
+        }
+    };
     let peer = stream.peer().to_string();
     let id = context.session_id();
     context.metrics.accepted.one();
     let Some(admission) = context.admit() else {
         context.metrics.refused(Refusal::TooMany);
         turn_away(id, stream, &too_many()).await;
-        return;
+        return None;
     };
     let limit = context.live.load().config.server.client_login_timeout;
-    // Boxed, so that a session at rest does not hold the room that its log-in took.
-    let opened = Box::pin(net::timeout(limit, open(id, stream, &context, worker, admission.beyond))).await;
-    match opened {
-        Ok(Some((stream, handle, opened))) => {
-            match opened {
-                Opened::Session(session, account) => {
-                    tracing::debug!(session = id, %peer, user = %account.user, database = %account.database, "logged in");
-                    let (context, handle) = (Arc::clone(&context), Arc::clone(&handle));
-                    drive::drive(Conversation::new(stream, *session, account, context, handle, worker, id)).await;
-                }
-                Opened::Console(early) => Box::pin(console::serve(stream, early, &context, &handle)).await,
-                Opened::Replication(replication) => Box::pin(replication.relay(stream, &context, &handle, id)).await,
-            }
-            context.cancels.forget(&handle);
-            tracing::debug!(session = id, "over");
+    let Ok(opened) = net::timeout(limit, open(id, stream, &context, worker, admission.beyond)).await else {
+        context.metrics.refused(Refusal::TimedOut);
+        tracing::info!(session = id, %peer, "a client did not finish its log-in within {limit:?}");
+        return None;
+    };
+    let (stream, handle, opened) = opened?;
+    let came = match opened {
+        Opened::Session(session, account) => {
+            tracing::debug!(session = id, %peer, user = %account.user, database = %account.database, "logged in");
+            let known = Arc::clone(&handle);
+            Came::Session(Conversation::new(stream, *session, account, context, known, worker, id))
         }
-        Ok(None) => {}
-        Err(_) => {
-            context.metrics.refused(Refusal::TimedOut);
-            tracing::info!(session = id, %peer, "a client did not finish its log-in within {limit:?}");
-        }
-    }
+        Opened::Console(early) => Came::Console(Box::new(Visit { stream, early })),
+        Opened::Replication(replication) => Came::Replication(Box::new(stream), replication),
+    };
+    Some(Guest { id, handle, came, _admission: admission })
 }
 
-/// What a client that was let in came for.
+/// What a client may come for.
 enum Opened {
     Session(Box<Session>, Arc<Account>),
     Replication(Box<Replication>),
