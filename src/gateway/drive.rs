@@ -49,6 +49,8 @@ pub(super) struct Conversation {
     /// And until when the answers to what it has sent are awaited, and whether it has taken some of them since that was set.
     pub(super) leaves: Option<Instant>,
     pub(super) takes_answers: bool,
+    /// Until when the server is left to a session that may ask for its sequence values, and nothing else keeps it.
+    pub(super) lingers: Option<Instant>,
     /// A Flush was sent for a group that will have no Sync.
     pub(super) asked_to_flush: bool,
     /// Resolves when the gateway stops.
@@ -127,6 +129,7 @@ impl Conversation {
             half_closed: false,
             leaves: None,
             takes_answers: false,
+            lingers: None,
             asked_to_flush: false,
             drained,
             hears_drain: false,
@@ -154,12 +157,13 @@ impl Conversation {
 
     async fn run(&mut self) -> End {
         loop {
-            let event = match self.leaves {
+            let event = match self.leaves.or(self.lingers) {
                 None => poll_fn(|task| self.poll_event(task)).await,
                 // Boxed, so that the future stays small.
-                Some(leaves) => {
-                    let event = Box::pin(net::timeout_at(leaves, poll_fn(|task| self.poll_event(task)))).await;
-                    event.unwrap_or(Event::Overdue)
+                Some(until) => {
+                    let late = if self.leaves.is_some() { Event::Overdue } else { Event::Lingered };
+                    let event = Box::pin(net::timeout_at(until, poll_fn(|task| self.poll_event(task)))).await;
+                    event.unwrap_or(late)
                 }
             };
             let step = match event {
@@ -168,7 +172,13 @@ impl Conversation {
                 Event::Again => self.again(None).await,
                 Event::ServerLost(reason) if self.rerun.armed().is_some() => self.again(Some(&reason)).await,
                 Event::ServerLost(reason) => self.server_lost(&reason),
+                Event::Lingered => {
+                    self.home.did_not_ask();
+                    self.linger_no_more();
+                    Ok(())
+                }
                 Event::HalfClosed => {
+                    self.linger_no_more();
                     self.takes_answers = false;
                     self.leaves = Some(Instant::now() + FINISH);
                     Ok(())

@@ -16,6 +16,9 @@ use crate::wire::TransactionStatus;
 impl Conversation {
     /// Sends the unit at hand, or leaves it for later (`blocked`).
     pub(super) async fn go_on(&mut self, decided: Result<Route, ErrorReply>) -> Result<(), End> {
+        if self.lingers.take().is_some() && !self.session.pins.sequence {
+            self.home.did_not_ask();
+        }
         let Some(lent) = &self.held else { return Ok(()) };
         let busy = lent.upstream.unready() > 0;
         let channels = self.ear.is_some() && decided.is_ok() && self.concerns_channels();

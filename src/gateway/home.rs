@@ -7,7 +7,13 @@
 //! another's. The very first to ask is told another's of a sequence that it has not advanced itself, if it has advanced one since it
 //! holds the server.
 //!
+//! For such an account, a session that may have advanced a sequence and does not keep its server is left it for a moment
+//! ([`LINGER`]): applications ask in the next statement, and with a pool at its limit another session would have it by then. Not
+//! for long: who has let [`IN_VAIN`] such moments pass is a session that does not ask.
+//!
 //! Deliberately absent: what else a session leaves on a server (`session::Pins`).
+
+use std::time::Duration;
 
 use super::private;
 use crate::pool::{Lent, Wish};
@@ -15,6 +21,12 @@ use crate::session::Session;
 use crate::sql::Effects;
 use crate::topology::Role;
 use crate::upstream::{ErrorReply, Sequences};
+
+/// How long a session that may ask for what its `nextval` gave is left the server.
+pub(super) const LINGER: Duration = Duration::from_millis(100);
+
+/// How often it is, without asking.
+const IN_VAIN: u8 = 2;
 
 /// What one session had where.
 #[derive(Debug)]
@@ -29,11 +41,13 @@ pub(super) struct Home {
     /// What is created next would make the session's temporary schema, which can be told on a server that has none yet only:
     /// such a one is wanted (`true`), or the session has had it.
     wants_new: Option<bool>,
+    /// How often it was left a server and did not ask.
+    in_vain: u8,
 }
 
 impl Home {
     pub(super) fn new(id: u64) -> Self {
-        Self { id, last: 0, advanced_on: 0, advancing: false, wants_new: None }
+        Self { id, last: 0, advanced_on: 0, advancing: false, wants_new: None, in_vain: 0 }
     }
 
     /// The server that would be best for the unit at hand.
@@ -74,6 +88,20 @@ impl Home {
         lent.upstream.sequences.advanced_by(self.id);
         self.advanced_on = lent.number();
         self.advancing = true;
+    }
+
+    /// Whether it may soon ask for what only this server can tell.
+    #[inline]
+    pub(super) fn may_ask(&self, lent: &Lent) -> bool {
+        lent.pool().keeps_sequences()
+            && self.in_vain < IN_VAIN
+            && lent.upstream.sequences.of(self.id)
+            && lent.number() == self.advanced_on
+    }
+
+    /// It did not ask in time, or did something else.
+    pub(super) fn did_not_ask(&mut self) {
+        self.in_vain = self.in_vain.saturating_add(1);
     }
 
     /// Whether a server holds sequence values that the unit at hand must not be told of, or that it is better rid of. Never

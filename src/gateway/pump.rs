@@ -34,6 +34,8 @@ pub(super) enum Event {
     HalfClosed,
     /// It has taken no answer for too long.
     Overdue,
+    /// It has not asked for its sequence values in time.
+    Lingered,
     /// The client's connection ended or broke, or all is done that it sent before it said that it will send no more.
     ClientGone,
     /// A read failed on a replica and may run again.

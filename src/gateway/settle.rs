@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::drive::{Conversation, End};
 use super::rerun::Fault;
-use super::{io, private, route, starts, trace};
+use super::{home, io, private, route, starts, trace};
 use crate::config::PoolMode;
 use crate::discover::Failure;
 use crate::net;
@@ -95,7 +95,11 @@ impl Conversation {
             }
         }
         let Some(lent) = &mut self.held else { return Ok(()) };
-        if self.account.mode == PoolMode::Session || self.session.pins.any() {
+        let keeps = self.account.mode == PoolMode::Session || self.session.pins.any();
+        if !keeps && !self.half_closed && self.home.may_ask(lent) {
+            self.lingers = Some(Instant::now() + home::LINGER);
+        }
+        if keeps || self.lingers.is_some() {
             self.handle.keeps(self.session.pins);
             self.chain = None;
             self.settled = true;
@@ -126,12 +130,20 @@ impl Conversation {
     }
 
     pub(super) fn release(&mut self) {
+        self.lingers = None;
         self.chain = None;
         self.shown = false;
         self.handle.rests();
         if let Some(lent) = self.held.take() {
             self.home.leaves(&lent);
             lent.give_back();
+        }
+    }
+
+    /// Lets go of a server that was left to the session for a moment only.
+    pub(super) fn linger_no_more(&mut self) {
+        if self.lingers.take().is_some() {
+            self.release();
         }
     }
 
@@ -183,6 +195,7 @@ impl Conversation {
     /// The server is gone. A session outside a transaction block goes on without it.
     pub(super) fn server_lost(&mut self, reason: &str) -> Result<(), End> {
         let Some(mut lent) = self.held.take() else { return Ok(()) };
+        self.lingers = None;
         self.counters().lost_servers.one();
         self.handle.rests();
         self.chain = None;
@@ -227,6 +240,7 @@ impl Conversation {
             let _ = net::timeout(Duration::from_secs(5), farewell).await;
             let _ = tokio::io::AsyncWriteExt::shutdown(&mut self.client).await;
         }
+        self.linger_no_more();
         let Some(mut lent) = self.held.take() else { return };
         drop(self.client);
         // It was waited for already.

@@ -3,7 +3,7 @@
 //! Invariant: everything borrows from the client's own bytes.
 //! Deliberately absent: the meaning of values.
 
-use super::{Session, Unit, What};
+use super::{Op, Session, Unit, What};
 use crate::policy::{Bound, Format, Parameter, Parameters};
 use crate::sql::{Analysis, Shape};
 use crate::wire::frame::HEADER_LEN;
@@ -30,26 +30,7 @@ impl Session {
         self.unit.ops.iter().filter_map(move |op| {
             let frame = &self.input[at..at + op.len];
             at += op.len;
-            match &op.what {
-                What::Query(analysis) => {
-                    let text = frontend::query(frame).unwrap_or_default();
-                    Some(Part { text, analysis, bind: None, simple: true })
-                }
-                What::Bind { statement: Some(statement) } => {
-                    let bind = frontend::bind(frame).ok().map(|bind| BoundValues {
-                        rest: bind.rest,
-                        whole: op.rest == 0,
-                        types: statement.settled_types().get(2..).unwrap_or_default(),
-                    });
-                    Some(Part { text: &statement.text, analysis: &statement.analysis, bind, simple: false })
-                }
-                What::Parse { statement, .. } | What::DescribeStatement { statement: Some(statement) }
-                    if !any_bound =>
-                {
-                    Some(Part { text: &statement.text, analysis: &statement.analysis, bind: None, simple: false })
-                }
-                _ => None,
-            }
+            part(op, frame, any_bound)
         })
     }
 
@@ -72,6 +53,29 @@ impl Session {
             | What::DescribeStatement { statement: Some(statement) } => Some(&*statement.analysis.shape),
             _ => None,
         })
+    }
+}
+
+/// One message as a statement of the unit's, if it is one.
+#[inline]
+fn part<'a>(op: &'a Op, frame: &'a [u8], any_bound: bool) -> Option<Part<'a>> {
+    match &op.what {
+        What::Query(analysis) => {
+            let text = frontend::query(frame).unwrap_or_default();
+            Some(Part { text, analysis, bind: None, simple: true })
+        }
+        What::Bind { statement: Some(statement) } => {
+            let bind = frontend::bind(frame).ok().map(|bind| BoundValues {
+                rest: bind.rest,
+                whole: op.rest == 0,
+                types: statement.settled_types().get(2..).unwrap_or_default(),
+            });
+            Some(Part { text: &statement.text, analysis: &statement.analysis, bind, simple: false })
+        }
+        What::Parse { statement, .. } | What::DescribeStatement { statement: Some(statement) } if !any_bound => {
+            Some(Part { text: &statement.text, analysis: &statement.analysis, bind: None, simple: false })
+        }
+        _ => None,
     }
 }
 

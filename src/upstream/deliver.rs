@@ -158,6 +158,7 @@ impl Upstream {
     }
 
     /// How many bytes of a frame must be there before it can be judged, and whether the rest then passes unseen.
+    #[inline]
     fn needed(&self, header: Header, frame: &[u8]) -> (usize, bool) {
         match header.tag {
             b'T' | b't' if header.len <= DESCRIPTION_LIMIT && self.describes() => (header.len, false),

@@ -1,6 +1,9 @@
 //! What PostgreSQL keeps in a server process alone: what `currval` and `lastval` tell is a session's own, in transactions of their
 //! own too, never another's; temporary schemas and libraries that another has made or loaded are not noticed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
 use crate::support::{Gateway, Raw, database, eventually, message, sqlstate};
 
 /// The first value of the answer, or the SQLSTATE of the error.
@@ -125,6 +128,64 @@ fn nobody_is_told_anothers_values() {
     let mut third = Raw::log_in(gateway.port, "demo", &database);
     assert_ne!(ask(&mut clients[0], "SELECT nextval('a')"), "");
     assert_eq!(ask(&mut third, "SELECT told()"), "55000");
+}
+
+/// The pool is at its limit, and another session waits for the server at once.
+#[test]
+fn who_asks_next_is_told_though_others_wait() {
+    let database = prepared("asks_next");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"10s\"").start();
+    // The pool learns that values are asked for.
+    let mut first = Raw::log_in(gateway.port, "demo", &database);
+    let value = ask(&mut first, "SELECT nextval('a')");
+    assert_eq!(ask(&mut first, "SELECT lastval()"), value);
+    drop(first);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let others = [0, 1].map(|_| {
+            scope.spawn(|| {
+                let mut other = Raw::log_in(gateway.port, "demo", &database);
+                let mut served = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(ask(&mut other, "INSERT INTO t (x) VALUES (7)"), "");
+                    served += 1;
+                }
+                served
+            })
+        });
+        let told: Vec<_> = (0..10)
+            .map(|_| {
+                let mut client = Raw::log_in(gateway.port, "demo", &database);
+                let value = ask(&mut client, "INSERT INTO t (x) VALUES (1) RETURNING id");
+                (value, ask(&mut client, "SELECT lastval()"))
+            })
+            .collect();
+        stop.store(true, Ordering::Relaxed);
+        for other in others {
+            assert!(other.join().unwrap() > 3, "the others were served, too");
+        }
+        assert!(told.iter().all(|(value, told)| value == told), "{told:?}");
+    });
+}
+
+/// Who never asks does not keep others waiting for long.
+#[test]
+fn who_never_asks_is_soon_not_waited_for() {
+    let database = prepared("never_asks");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"10s\"").start();
+    let mut first = Raw::log_in(gateway.port, "demo", &database);
+    let value = ask(&mut first, "SELECT nextval('a')");
+    assert_eq!(ask(&mut first, "SELECT lastval()"), value);
+    drop(first);
+    let mut clients = [0, 1].map(|_| Raw::log_in(gateway.port, "demo", &database));
+    let started = Instant::now();
+    for _ in 0..50 {
+        for client in &mut clients {
+            assert_eq!(ask(client, "INSERT INTO t (x) VALUES (7)"), "");
+        }
+    }
+    // Each waiting for the other all the time, it would be 10.
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 #[test]
