@@ -96,10 +96,8 @@ impl Conversation {
         }
         let Some(lent) = &mut self.held else { return Ok(()) };
         let keeps = self.account.mode == PoolMode::Session || self.session.pins.any();
-        if !keeps && !self.half_closed && self.home.may_ask(lent) {
-            self.lingers = Some(Instant::now() + home::LINGER);
-        }
-        if keeps || self.lingers.is_some() {
+        if keeps || self.home.may_ask(lent) && !self.half_closed {
+            self.lingers = (!keeps).then(|| Instant::now() + home::LINGER);
             self.handle.keeps(self.session.pins);
             self.chain = None;
             self.settled = true;

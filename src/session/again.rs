@@ -25,9 +25,8 @@ impl Session {
                 // Under a name that was taken before: it would be free the second time.
                 What::Parse { duplicate: true, .. } => return false,
                 What::Parse { statement, .. } => &statement.analysis.shape,
-                What::Bind { statement: Some(statement) } | What::DescribeStatement { statement: Some(statement) } => {
-                    &statement.analysis.shape
-                }
+                What::Bind { statement: Some(statement), .. }
+                | What::DescribeStatement { statement: Some(statement) } => &statement.analysis.shape,
                 What::DescribePortal | What::Execute | What::ClosePortal | What::Sync => return true,
                 _ => return false,
             };

@@ -29,7 +29,7 @@ impl Session {
             }
             let told = || ops.get(at + 1).is_some_and(|next| matches!(next.what, What::DescribePortal));
             let statement = match &op.what {
-                What::Bind { statement: Some(statement) }
+                What::Bind { statement: Some(statement), .. }
                     if up.prepared.misreads(statement, &self.settings)
                         || up.prepared.doubts(statement, &self.settings)
                             && !(told() && statement.finds_the_same(&self.settings)) =>

@@ -71,7 +71,7 @@ impl Session {
     pub(super) fn lacks_for(&self, op: &Op, prepared: &PreparedSet) -> Option<&Arc<Prepared>> {
         let statement = match &op.what {
             What::Query(analysis) => self.statements.get(name(analysis)?.as_bytes())?,
-            What::Bind { statement: Some(one) } | What::DescribeStatement { statement: Some(one) } => {
+            What::Bind { statement: Some(one), .. } | What::DescribeStatement { statement: Some(one) } => {
                 self.statements.known_as(name(&one.analysis)?)?
             }
             _ => return None,

@@ -143,7 +143,7 @@ impl Session {
                         self,
                     );
                 }
-                What::Bind { statement } => {
+                What::Bind { statement, .. } => {
                     self.note_portal(&frame, statement.as_deref());
                     match statement {
                         Some(statement) => {
@@ -355,7 +355,7 @@ impl Session {
         };
         match what {
             What::Query(analysis) => drops(analysis),
-            What::Bind { statement: Some(statement) } => drops(&statement.analysis),
+            What::Bind { statement: Some(statement), .. } => drops(&statement.analysis),
             What::LongQuery => true,
             _ => false,
         }

@@ -68,12 +68,12 @@ impl Session {
                     self.take_back(&unit.ops[i..], &bytes[start..], true);
                 }
                 What::Parse { .. } => backend::write_bare(&mut self.output, b'1'),
-                What::Bind { statement: Some(statement) } if self.refused(&statement.analysis.shape) => {
+                What::Bind { statement: Some(statement), .. } if self.refused(&statement.analysis.shape) => {
                     failed = true;
                     aborted().write(&mut self.output);
                     self.take_back(&unit.ops[i..], &bytes[start..], false);
                 }
-                What::Bind { statement } => {
+                What::Bind { statement, .. } => {
                     portal = statement.as_ref();
                     backend::write_bare(&mut self.output, b'2');
                 }
@@ -187,7 +187,7 @@ impl Session {
         for op in &self.unit.ops {
             let frame = &self.input[at..at + op.len];
             at += op.len;
-            if let What::Parse { statement, .. } | What::Bind { statement: Some(statement) } = &op.what
+            if let What::Parse { statement, .. } | What::Bind { statement: Some(statement), .. } = &op.what
                 && transaction_steps == 0
                 && self.refused(&statement.analysis.shape)
             {
@@ -204,7 +204,7 @@ impl Session {
                     // Parsing alone is no step; a server must have said that anything else parses.
                     !duplicate && (self.controls(statement) || statement.is_proven(self.scope, &self.settings))
                 }
-                What::Bind { statement: Some(statement) } => {
+                What::Bind { statement: Some(statement), .. } => {
                     if !self.controls(statement) {
                         return false;
                     }

@@ -214,6 +214,8 @@ enum What {
     },
     Bind {
         statement: Option<Arc<Prepared>>,
+        /// Where in its frame the formats and values begin.
+        values: u32,
     },
     DescribeStatement {
         statement: Option<Arc<Prepared>>,
@@ -354,7 +356,7 @@ impl Unit {
                 What::LongQuery
                     | What::Function
                     | What::LongParse { .. }
-                    | What::Bind { statement: None }
+                    | What::Bind { statement: None, .. }
                     | What::DescribeStatement { statement: None }
             )
         })

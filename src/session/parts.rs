@@ -49,7 +49,7 @@ impl Session {
         self.unit.ops.iter().filter_map(|op| match &op.what {
             What::Query(analysis) => Some(&*analysis.shape),
             What::Parse { statement, .. }
-            | What::Bind { statement: Some(statement) }
+            | What::Bind { statement: Some(statement), .. }
             | What::DescribeStatement { statement: Some(statement) } => Some(&*statement.analysis.shape),
             _ => None,
         })
@@ -64,9 +64,9 @@ fn part<'a>(op: &'a Op, frame: &'a [u8], any_bound: bool) -> Option<Part<'a>> {
             let text = frontend::query(frame).unwrap_or_default();
             Some(Part { text, analysis, bind: None, simple: true })
         }
-        What::Bind { statement: Some(statement) } => {
-            let bind = frontend::bind(frame).ok().map(|bind| BoundValues {
-                rest: bind.rest,
+        What::Bind { statement: Some(statement), values } => {
+            let bind = frame.get(*values as usize..).map(|rest| BoundValues {
+                rest,
                 whole: op.rest == 0,
                 types: statement.settled_types().get(2..).unwrap_or_default(),
             });

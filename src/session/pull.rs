@@ -218,7 +218,7 @@ impl Session {
     }
 
     fn begins_copy(what: &What) -> bool {
-        let What::Bind { statement } = what else { return false };
+        let What::Bind { statement, .. } = what else { return false };
         // What is not known may be one.
         let Some(statement) = statement else { return true };
         statement.analysis.shape.statements.iter().any(|statement| statement.kind == Kind::CopyIn)
@@ -243,7 +243,8 @@ impl Session {
             b'P' => self.parse(start, end)?,
             b'B' => {
                 let bind = frontend::bind(frame)?;
-                What::Bind { statement: self.statement(bind.statement).cloned() }
+                let values = (frame.len() - bind.rest.len()) as u32;
+                What::Bind { statement: self.statement(bind.statement).cloned(), values }
             }
             b'D' | b'C' => {
                 let target = frontend::target(frame)?;
@@ -308,7 +309,7 @@ impl Session {
             let mut names = shape.statements.iter().flat_map(|statement| &statement.settings);
             shape.effects.any(ANY) || names.any(|name| some(name))
         };
-        let bound = |op: &Op| matches!(&op.what, What::Bind { statement: Some(one) } if makes(&one.analysis.shape));
+        let bound = |op: &Op| matches!(&op.what, What::Bind { statement: Some(one), .. } if makes(&one.analysis.shape));
         self.effects.any(ANY) || self.touched.iter().any(|name| some(name)) || self.unit.ops.iter().any(bound)
     }
 
