@@ -173,7 +173,7 @@ impl Conversation {
                 Event::ServerLost(reason) if self.rerun.armed().is_some() => self.again(Some(&reason)).await,
                 Event::ServerLost(reason) => self.server_lost(&reason),
                 Event::Lingered => {
-                    self.home.did_not_ask();
+                    self.home.did_not_ask(true);
                     self.linger_no_more();
                     Ok(())
                 }

@@ -17,7 +17,7 @@ impl Conversation {
     /// Sends the unit at hand, or leaves it for later (`blocked`).
     pub(super) async fn go_on(&mut self, decided: Result<Route, ErrorReply>) -> Result<(), End> {
         if self.lingers.take().is_some() && !self.session.pins.sequence {
-            self.home.did_not_ask();
+            self.home.did_not_ask(false);
         }
         let Some(lent) = &self.held else { return Ok(()) };
         let busy = lent.upstream.unready() > 0;

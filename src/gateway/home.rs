@@ -9,7 +9,7 @@
 //!
 //! For such an account, a session that may have advanced a sequence and does not keep its server is left it for a moment
 //! ([`LINGER`]): applications ask in the next statement, and with a pool at its limit another session would have it by then. Not
-//! for long: who has let [`IN_VAIN`] such moments pass is a session that does not ask.
+//! for long: who has let such moments pass ([`IN_VAIN`]) is a session that does not ask.
 //!
 //! Deliberately absent: what else a session leaves on a server (`session::Pins`).
 
@@ -25,8 +25,11 @@ use crate::upstream::{ErrorReply, Sequences};
 /// How long a session that may ask for what its `nextval` gave is left the server.
 pub(super) const LINGER: Duration = Duration::from_millis(100);
 
-/// How often it is, without asking.
-const IN_VAIN: u8 = 2;
+/// How often it is, without asking: so often if it does something else meanwhile, ...
+const IN_VAIN: u8 = 16;
+
+/// ... and a moment in which others wait for nothing counts as so many.
+const IDLE: u8 = 8;
 
 /// What one session had where.
 #[derive(Debug)]
@@ -99,9 +102,9 @@ impl Home {
             && lent.number() == self.advanced_on
     }
 
-    /// It did not ask in time, or did something else.
-    pub(super) fn did_not_ask(&mut self) {
-        self.in_vain = self.in_vain.saturating_add(1);
+    /// It did something else, or nothing (`idle`), while it was left the server.
+    pub(super) fn did_not_ask(&mut self, idle: bool) {
+        self.in_vain = self.in_vain.saturating_add(if idle { IDLE } else { 1 });
     }
 
     /// Whether a server holds sequence values that the unit at hand must not be told of, or that it is better rid of. Never
