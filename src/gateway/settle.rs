@@ -206,6 +206,8 @@ impl Conversation {
         let in_block = lent.upstream.status() != TransactionStatus::Idle;
         let at_edge = lent.upstream.at_frame_edge() && lent.upstream.copy() == Copy::None;
         let unknown = self.writes_in_flight && unready > 0;
+        // The client's own fault: a message in the middle of a COPY, for one. Where the server stopped to read is not known.
+        let out_of_step = lent.upstream.fatal().is_some_and(|fatal| fatal.sqlstate == "08P01");
         let (sqlstate, message) = match lent.upstream.fatal() {
             Some(fatal) => (fatal.sqlstate.clone(), fatal.message.clone()),
             None => ("08006".to_owned(), format!("the connection to node \"{node}\" was lost: {reason}")),
@@ -220,6 +222,9 @@ impl Conversation {
         } else {
             "Nothing that may write was in flight; the statement can be sent again."
         };
+        if out_of_step {
+            return Err(End::Tell(ErrorReply::fatal(sqlstate, message)));
+        }
         if pinned || in_block || !at_edge {
             return Err(End::Tell(ErrorReply::fatal(sqlstate, message).hint(hint)));
         }

@@ -211,6 +211,34 @@ fn messages_out_of_order_are_answered_as_postgresql_does() {
     check("and a plain query", message(b'Q', b"SELECT 1\0"), &[]);
 }
 
+/// PostgreSQL answers with an ERROR, then a FATAL, and closes: what it read ahead of that message is not known to be whole.
+#[test]
+fn another_message_in_the_middle_of_a_copy_ends_the_session() {
+    let database = database("hostile_copy");
+    let gateway = Gateway::start();
+    gateway.query(&database, "CREATE TABLE t (n int)");
+    let copy = [message(b'P', b"\0COPY t FROM STDIN\0\0\0"), message(b'B', &[0; 8]), message(b'E', &[0; 5])].concat();
+    let (data, parse, sync) = (message(b'd', b"1\n"), message(b'P', b"\0SELECT 1\0\0\0"), message(b'S', b""));
+    for together in [true, false] {
+        let mut raw = Raw::log_in(gateway.port, "demo", &database);
+        if together {
+            raw.send(&[copy.as_slice(), &data, &parse, &sync].concat());
+        } else {
+            raw.send(&copy);
+            raw.until(b'G');
+            raw.send(&[data.as_slice(), &parse, &sync].concat());
+        }
+        let rest = raw.rest();
+        let mut errors = rest.iter().filter(|(tag, _)| *tag == b'E');
+        let severity = |body: &[u8]| String::from_utf8_lossy(&body[1..6]).into_owned();
+        let last = errors.next_back().map(|(_, body)| (severity(body), sqlstate(body)));
+        assert_eq!(last, Some(("FATAL".to_owned(), "08P01".to_owned())), "together: {together}");
+        assert!(rest.iter().all(|(tag, _)| *tag != b'Z'), "together: {together}");
+    }
+    assert_eq!(gateway.query(&database, "SELECT count(*) FROM t"), "0");
+    serves(&gateway, &database);
+}
+
 #[test]
 fn statements_made_to_exhaust_a_parser() {
     let database = database("hostile_sql");
