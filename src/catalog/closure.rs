@@ -6,11 +6,12 @@
 //!
 //! Deliberately absent: what a source says (`screen`), and the functions of PostgreSQL's own (`conduct`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
 use super::conduct::{Conduct, Outcome, of_extension};
+use super::custom::collect;
 use super::functions::Functions;
 use super::queries::{DefinitionRow, RelationRow};
 use super::relations::Relations;
@@ -262,6 +263,9 @@ fn function(graph: &mut Graph, row: &DefinitionRow, [named, cast]: [&Named<'_>; 
     }
     let Source { names, casts, leaves_state } = screen(&row.source);
     graph.outcomes[place] = with(if leaves_state { Conduct::Unknown } else { declared });
+    if collect(&row.source, &mut BTreeSet::new()) {
+        graph.does(thing, Outcome { conduct: Conduct::Unknown, effects: Effects::COMPUTED_SETTING });
+    }
     for name in &names {
         graph.does(thing, own.inside(name));
     }

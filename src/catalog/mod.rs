@@ -18,6 +18,7 @@
 
 mod closure;
 mod conduct;
+mod custom;
 mod emptied;
 mod functions;
 mod queries;
@@ -31,6 +32,7 @@ pub use queries::{DEFINITIONS_SQL, DefinitionRow, FUNCTIONS_SQL, FunctionRow, RE
 pub use redefinition::redefines;
 pub use starts::alters_starts;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sql::{Access, Effects, Kind, Shape, Statement, Understood};
@@ -78,6 +80,7 @@ pub struct Catalog {
     functions: Functions,
     relations: Relations,
     unnamed: Unnamed,
+    custom: Box<[Box<str>]>,
     /// [`Definitions`] when it was last read, plus one; 0: never.
     all: AtomicU64,
     redefined: AtomicU64,
@@ -100,7 +103,7 @@ impl Catalog {
 
     fn new(generation: u64, functions: Functions, relations: Relations, unnamed: Unnamed) -> Self {
         let (all, redefined) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { generation, functions, relations, unnamed, all, redefined }
+        Self { generation, functions, relations, unnamed, custom: Box::default(), all, redefined }
     }
 
     /// From the rows of [`FUNCTIONS_SQL`], [`DEFINITIONS_SQL`] and [`RELATIONS_SQL`], all asked in the same database.
@@ -115,7 +118,17 @@ impl Catalog {
     ) -> Self {
         let mut functions = Functions::from_rows(functions);
         let (relations, unnamed) = closure::close(&mut functions, definitions, relations);
-        Self::new(generation, functions, relations, unnamed)
+        let mut custom = BTreeSet::new();
+        for row in definitions.iter().filter(|row| row.kind == 'f') {
+            custom::collect(&row.source, &mut custom);
+        }
+        Self { custom: custom.into_iter().collect(), ..Self::new(generation, functions, relations, unnamed) }
+    }
+
+    /// The custom settings that functions name: what is not known may set them.
+    #[must_use]
+    pub fn custom_settings(&self) -> &[Box<str>] {
+        &self.custom
     }
 
     /// A server said all of this, asked when `definitions` had been counted.

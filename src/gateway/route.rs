@@ -164,6 +164,7 @@ pub(super) fn decide(
             }
             if verdict.effects.any(Effects::UNKNOWN | Effects::OPAQUE) {
                 custom.extend(dotted_names(part.text));
+                custom.extend(asker.catalog.custom_settings().iter().cloned());
                 computed |=
                     part.analysis.shape.statements.iter().any(|s| s.kind == Kind::Do) && computes_name(part.text);
             }
@@ -209,8 +210,8 @@ pub(super) fn decide(
     if opaque {
         // A custom setting can be asked for only by its name.
         let named: Vec<_> = session.arguments().iter().flat_map(custom_names).collect();
-        for name in named {
-            session.touch(&name);
+        for name in named.iter().chain(asker.catalog.custom_settings()) {
+            session.touch(name);
         }
         if let Some(trace) = &mut trace {
             trace.opaque();
