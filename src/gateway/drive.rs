@@ -231,7 +231,9 @@ impl Conversation {
         }
         let refused = if self.account.mode == PoolMode::Statement { self.transaction_block()? } else { None };
         if let Some(reply) = refused.as_ref().filter(|_| self.held.is_none()) {
-            self.refuse(reply);
+            if !self.session.set_end_apart() {
+                self.refuse(reply);
+            }
             return Ok(());
         }
         let told = self.session.output.len();
@@ -246,6 +248,10 @@ impl Conversation {
             Some(reply) => Err(reply),
             None => self.decide(),
         };
+        if decided.is_err() && self.session.set_end_apart() {
+            // What stands before it is decided by itself.
+            return Ok(());
+        }
         if let Ok(route) = &decided
             && !route.vacates.is_empty()
         {

@@ -112,6 +112,23 @@ impl Session {
         }
     }
 
+    /// Sets the Query or FunctionCall apart that ends an extended group in place of a Sync, as if a Flush stood before it: the unit
+    /// is what stands before it now. For one that is to be refused: which of the two is decided anew, and one that ends a group has
+    /// a ReadyForQuery of its own. Returns whether there was any.
+    pub fn set_end_apart(&mut self) -> bool {
+        let apart =
+            self.unit.ops.len() > 1 && self.unit.ops.last().is_some_and(|op| op.rest == 0 && op.what.ends_with_ready());
+        let Some(end) = self.unit.ops.pop_if(|_| apart) else { return false };
+        self.cursor -= end.len;
+        let behind = self.input.split_off(self.cursor);
+        frontend::frame(&mut self.input, b'H', |_| {});
+        self.unit.ops.push(Op { len: self.input.len() - self.cursor, rest: 0, what: What::Flush });
+        self.cursor = self.input.len();
+        self.input.unsplit(behind);
+        self.unit.closed = false;
+        true
+    }
+
     /// Refuses the unit while no server is held.
     pub fn refuse(&mut self, reply: &ErrorReply) {
         self.drop_unit_statements(true);

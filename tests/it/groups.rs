@@ -86,6 +86,46 @@ impl Test {
     }
 }
 
+/// A Query may stand in place of a Sync, and has its own ReadyForQuery; what stands before it is nevertheless answered.
+#[test]
+fn a_refused_query_at_a_groups_end_fails_alone() {
+    if direct() {
+        return;
+    }
+    let database = database("refused_end");
+    let gateway = Gateway::setup().pool("mode = \"statement\"").start();
+    gateway.query(&database, "CREATE TABLE t (n int)");
+    for pinned in [false, true] {
+        let mut client = Raw::log_in(gateway.port, "demo", &database);
+        if pinned {
+            client.send(&query("CREATE TEMP TABLE mine (n int)"));
+            assert_eq!(brief(&client.until(b'Z')), "C ZI");
+        }
+        for (group, expected) in [
+            ([run("SELECT 1"), query("BEGIN")].concat(), "1 2 [1] C 0A000 ZI"),
+            ([run("SELECT 1"), flush(), query("BEGIN")].concat(), "1 2 [1] C 0A000 ZI"),
+            ([run("INSERT INTO t VALUES (1)"), run("SELECT 2"), query("BEGIN")].concat(), "1 2 C 1 2 [2] C 0A000 ZI"),
+            ([parse("SELECT 3"), query("BEGIN")].concat(), "1 0A000 ZI"),
+            // Skipped with what failed before it, up to the Sync.
+            ([run("SELECT 1/0"), query("BEGIN"), sync()].concat(), "1 22012 ZI"),
+            // Refused itself, what stands first, and all that stands behind it.
+            ([run("BEGIN"), query("SELECT 4"), sync()].concat(), "0A000 ZI"),
+            ([run("BEGIN"), query("BEGIN"), sync()].concat(), "0A000 ZI"),
+            // And what is pipelined behind it.
+            ([run("SELECT 5"), query("BEGIN"), query("SELECT 6")].concat(), "1 2 [5] C 0A000 ZI"),
+        ] {
+            client.send(&group);
+            assert_eq!(brief(&client.until(b'Z')), expected, "pinned: {pinned}");
+            if expected.contains("[5]") {
+                assert_eq!(brief(&client.until(b'Z')), "T [6] C ZI", "pinned: {pinned}");
+            }
+            client.send(&query("SELECT 7"));
+            assert_eq!(brief(&client.until(b'Z')), "T [7] C ZI", "pinned: {pinned}");
+        }
+    }
+    assert_eq!(gateway.query(&database, "SELECT count(*) FROM t"), "0");
+}
+
 #[test]
 fn a_transaction_may_write_wherever_its_begin_stands() {
     let test = Test::new("begins");
