@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
-use super::conduct::{Conduct, Outcome, of_extension};
+use super::conduct::{Conduct, Outcome, PROCESS, of_extension};
 use super::custom::collect;
 use super::functions::Functions;
 use super::queries::{DefinitionRow, RelationRow};
@@ -248,17 +248,24 @@ fn relation(graph: &mut Graph, row: &RelationRow, own: &Functions) {
 /// `named`: what a name may stand for anywhere, and in a cast.
 fn function(graph: &mut Graph, row: &DefinitionRow, [named, cast]: [&Named<'_>; 2], own: &Functions) {
     let thing = Thing::Function(row.oid);
-    let volatile = row.detail.contains('v');
+    let (volatile, keeps) = (row.detail.contains('v'), row.detail.contains('p'));
     let place = graph.place(thing);
     let with = |conduct| Outcome { conduct, effects: Effects::NONE };
     let declared = if volatile { Conduct::Known } else { Conduct::Harmless };
     if row.detail.contains('c') {
-        // C is taken at its word.
-        let worst = if volatile { Conduct::Unknown } else { Conduct::Harmless };
-        graph.outcomes[place] = with(of_extension(&row.name).filter(|_| volatile).unwrap_or(worst));
+        // C is taken at its word, where it says that it is not volatile.
+        graph.outcomes[place] = match of_extension(&row.name) {
+            _ if !volatile => with(Conduct::Harmless),
+            Some(outcome) => outcome,
+            None if keeps => PROCESS,
+            None => Outcome::UNKNOWN,
+        };
         return;
     }
     if row.detail.contains('x') {
+        if keeps {
+            graph.outcomes[place] = PROCESS;
+        }
         return;
     }
     let Source { names, casts, leaves_state } = screen(&row.source);

@@ -156,9 +156,14 @@ fn harmless(name: &str) -> bool {
     ) || PREFIXES.iter().any(|p| name.starts_with(p))
 }
 
-/// Volatile functions of well-known extensions, written in C: they yield something new each time, or are triggers.
-pub(super) fn of_extension(name: &str) -> Option<Conduct> {
-    match name {
+/// What may do anything, also in the server's process.
+pub(super) const PROCESS: Outcome = Outcome { conduct: Conduct::Unknown, effects: Effects::PROCESS };
+
+/// Volatile functions of well-known extensions, written in C: they yield something new each time, are triggers, or keep
+/// connections in the process.
+pub(super) fn of_extension(name: &str) -> Option<Outcome> {
+    let conduct = match name {
+        "dblink_connect" | "dblink_connect_u" => return Some(PROCESS),
         "gen_random_bytes"
         | "gen_random_uuid"
         | "gen_salt"
@@ -169,10 +174,9 @@ pub(super) fn of_extension(name: &str) -> Option<Conduct> {
         | "pgp_sym_encrypt_bytea"
         | "uuid_generate_v1"
         | "uuid_generate_v1mc"
-        | "uuid_generate_v4" => Some(Conduct::Harmless),
-        "autoinc" | "insert_username" | "lo_manage" | "moddatetime" | "triggered_change_notification" => {
-            Some(Conduct::Known)
-        }
-        _ => None,
-    }
+        | "uuid_generate_v4" => Conduct::Harmless,
+        "autoinc" | "insert_username" | "lo_manage" | "moddatetime" | "triggered_change_notification" => Conduct::Known,
+        _ => return None,
+    };
+    Some(Outcome { conduct, effects: Effects::NONE })
 }

@@ -13,7 +13,8 @@ use super::queries::FunctionRow;
 use crate::sql::Effects;
 
 /// Effects of what a function runs inside that concern its callers by themselves.
-const KEPT: Effects = Effects(Effects::NODE_LOCAL.0 | Effects::CURRVAL.0 | Effects::COMPUTED_SETTING.0);
+const KEPT: Effects =
+    Effects(Effects::NODE_LOCAL.0 | Effects::CURRVAL.0 | Effects::COMPUTED_SETTING.0 | Effects::PROCESS.0);
 
 /// The functions of one database.
 #[derive(Debug)]
@@ -87,6 +88,12 @@ impl Functions {
             }),
             None => self.json_syntax && json_constructor(name),
         }
+    }
+
+    /// Of users' functions of this name, [`KEPT`].
+    pub(super) fn effects(&self, name: &str) -> Effects {
+        let known = self.by_name.get(name).into_iter().flatten();
+        known.fold(Effects::NONE, |all, (_, outcome)| all | outcome.effects)
     }
 
     pub(super) fn outcome(&self, schema: Option<&str>, name: &str) -> Outcome {

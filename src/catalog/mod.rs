@@ -35,7 +35,7 @@ pub use starts::alters_starts;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sql::{Access, Effects, Kind, Shape, Statement, Understood};
+use crate::sql::{Access, Effects, Kind, Shape, Statement, Understood, function_effects};
 use closure::Unnamed;
 use conduct::Conduct;
 use functions::Functions;
@@ -166,6 +166,9 @@ impl Catalog {
         for statement in &shape.statements {
             self.judge_statement(statement, &mut verdict);
         }
+        if shape.statements.iter().any(|statement| statement.kind == Kind::Do) {
+            self.judge_body(text, &mut verdict);
+        }
         self.judge_names(shape, text, &mut verdict);
         if self.generation < GENERATION_LIMIT {
             shape.memo.store(pack(verdict, self.generation));
@@ -184,8 +187,12 @@ impl Catalog {
             let reading = self.relations.reading(schema, name);
             verdict.effects |= reading.effects;
             verdict.runs(reading.conduct, Effects::RUNS_UNKNOWN);
-            if table.access != Access::Read && self.relations.writing(schema, name) == Conduct::Unknown {
-                verdict.effects |= Effects::RUNS_UNKNOWN;
+            if table.access != Access::Read {
+                let writing = self.relations.writing(schema, name);
+                verdict.effects |= writing.effects;
+                if writing.conduct == Conduct::Unknown {
+                    verdict.effects |= Effects::RUNS_UNKNOWN;
+                }
             }
         }
         match statement.kind {
@@ -197,6 +204,18 @@ impl Catalog {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The body of a DO is a literal: what its words may call pins as a call does.
+    fn judge_body(&self, text: &[u8], verdict: &mut Verdict) {
+        const PINS: Effects = Effects(Effects::PROCESS.0 | Effects::CURRVAL.0);
+        let name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || *byte >= 0x80;
+        for word in text.split(|byte| !name(byte)).filter(|word| !word.is_empty()) {
+            let Ok(word) = std::str::from_utf8(word) else { continue };
+            let word = word.to_ascii_lowercase();
+            let effects = function_effects(&word) | self.functions.effects(&word);
+            verdict.effects |= Effects(effects.0 & PINS.0);
         }
     }
 
@@ -213,9 +232,9 @@ impl Catalog {
                 verdict.runs(mention.conduct(place), Effects::RUNS_UNKNOWN);
             }
             if tables {
-                let relations = &self.relations;
-                let conduct = relations.reading(None, name).conduct.max(relations.writing(None, name));
-                if conduct == Conduct::Unknown {
+                let outcome = self.relations.reading(None, name).with(self.relations.writing(None, name));
+                verdict.effects |= Effects(outcome.effects.0 & Effects::PROCESS.0);
+                if outcome.conduct == Conduct::Unknown {
                     verdict.effects |= Effects::RUNS_UNKNOWN;
                 }
             }

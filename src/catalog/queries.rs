@@ -46,8 +46,9 @@ pub struct DefinitionRow {
     /// `pg_proc.proname`; the operator's or the type's name; empty where there is none.
     pub name: String,
     /// For `f`, letters: the volatility (`i`, `s`, `v`); `c` where it is written in C; `x` where its source tells nothing
-    /// (other languages, too much source); `r` where it takes one row, and so may be called as that row's attribute.
-    /// Otherwise the function that is called, as in [`RelationRow::detail`].
+    /// (other languages, too much source); `p` where it may keep state in the process: in C and of no extension, or in a
+    /// language whose dictionary for a session's functions it names; `r` where it takes one row, and so may be called as that
+    /// row's attribute. Otherwise the function that is called, as in [`RelationRow::detail`].
     pub detail: String,
     /// For `f`, with neither `c` nor `x`: its arguments, its result and its body, with semicolons between.
     pub source: String,
@@ -190,7 +191,10 @@ SELECT 'f', p.oid::text, n.nspname::text, p.proname::text,
   pg_catalog.concat(p.provolatile,
     CASE WHEN p.prokind = 'a' THEN '' WHEN p.lanname IN ('internal', 'c') THEN 'c'
       WHEN NOT p.told OR p.proconfig::text ~* 'search_path=[\"\\\\ ]*pg_temp' THEN 'x' END,
-    CASE WHEN p.pronargs - p.pronargdefaults <= 1 AND p.pronargs >= 1 AND t.typtype NOT IN ('b', 'e', 'r', 'm') THEN 'r' END),
+    CASE WHEN p.pronargs - p.pronargdefaults <= 1 AND p.pronargs >= 1 AND t.typtype NOT IN ('b', 'e', 'r', 'm') THEN 'r' END,
+    CASE WHEN p.lanname = 'c' THEN CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+        WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e') THEN 'p' END
+      WHEN p.lanname NOT IN ('internal', 'sql', 'plpgsql') AND p.prosrc ~ '\\m(_SHARED|[GS]D|globalThis|global|upvar)\\M' THEN 'p' END),
   CASE WHEN p.prokind = 'a' THEN pg_catalog.concat_ws(' ', p.aggtransfn, p.aggfinalfn, p.aggcombinefn, p.aggserialfn,
       p.aggdeserialfn, p.aggmtransfn, p.aggminvtransfn, p.aggmfinalfn)
     WHEN p.told THEN pg_catalog.concat(pg_catalog.pg_get_function_arguments(p.oid), ';',

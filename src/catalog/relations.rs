@@ -28,7 +28,7 @@ struct Relation {
     oid: u32,
     schema: Box<str>,
     reading: Outcome,
-    writing: Conduct,
+    writing: Outcome,
     /// A table whose reading runs nothing.
     plain: bool,
 }
@@ -43,9 +43,9 @@ impl Relations {
             // What state a view leaves behind the scenes is not known by name.
             let effects = if conduct == Conduct::Unknown { Effects::RUNS_UNKNOWN } else { Effects::NONE };
             let reading = Outcome { conduct, effects: reading.effects | effects };
-            let (schema, writing) = (schema.as_str().into(), writing.conduct);
-            homonyms.push(Relation { oid: *oid, schema, reading, writing, plain: false });
-            self.any_unknown |= writing.max(conduct) == Conduct::Unknown;
+            let writing = Outcome { effects: Effects(writing.effects.0 & Effects::PROCESS.0), ..writing };
+            self.any_unknown |= writing.conduct.max(conduct) == Conduct::Unknown;
+            homonyms.push(Relation { oid: *oid, schema: schema.as_str().into(), reading, writing, plain: false });
         }
         if let Some(relation) = homonyms.iter_mut().find(|relation| relation.oid == *oid) {
             relation.plain |= row.fact == 'p';
@@ -62,9 +62,9 @@ impl Relations {
         self.named(schema, name).fold(Outcome::default(), |all, one| all.with(one.reading))
     }
 
-    /// What writing one brings besides the write.
-    pub(super) fn writing(&self, schema: Option<&str>, name: &str) -> Conduct {
-        self.named(schema, name).map(|one| one.writing).max().unwrap_or_default()
+    /// What writing one brings besides the write. Of the effects only `PROCESS` is told apart.
+    pub(super) fn writing(&self, schema: Option<&str>, name: &str) -> Outcome {
+        self.named(schema, name).fold(Outcome::default(), |all, one| all.with(one.writing))
     }
 
     /// Whether there is one.

@@ -69,6 +69,7 @@ fn check(catalog: &Catalog, cases: &[(&str, Access, Effects)]) {
 
 const NONE: Effects = Effects::NONE;
 const CALLS: Effects = Effects::CALLS_UNKNOWN;
+const DO: Effects = Effects::CALLS_UNKNOWN.with(Effects::OUTSIDE_TRANSACTION);
 const RUNS: Effects = Effects::RUNS_UNKNOWN;
 const NODE: Effects = Effects::NODE_LOCAL;
 
@@ -185,6 +186,11 @@ fn application() -> Catalog {
         defined('f', 121, "public.row_of", "v", "text;rt;select row(1)::rt"),
         defined('f', 122, "public.uses_operator", "s", ";bool;select 1 === 2"),
         defined('f', 123, "public.attribute", "s", "r rt;int;select r.wr"),
+        defined('f', 124, "public.homemade", "vcp", ""),
+        defined('f', 125, "public.homemade_stable", "scp", ""),
+        defined('f', 127, "public.shares_in_perl", "vxp", ""),
+        defined('f', 128, "public.dblink_connect", "vc", ""),
+        defined('f', 126, "public.calls_homemade", "v", ";int;select homemade()"),
         defined('o', 0, "===", "104", ""),
         defined('o', 0, "<->", "112", ""),
         defined('c', 0, "rt", "121", ""),
@@ -197,6 +203,7 @@ fn application() -> Catalog {
         relation(4, "public", "audited", 't', "102"),
         relation(5, "public", "telling", 't', "103"),
         relation(6, "public", "armed", 't', "109"),
+        relation(106, "public", "crafted", 't', "124"),
         relation(7, "public", "setting_view", 'f', "set_config"),
         relation(8, "public", "locking", 'm', ""),
         relation(9, "public", "setting_default", 't', "set_config"),
@@ -250,6 +257,17 @@ fn functions_are_judged_by_their_sources() {
             ("SELECT python()", Access::Write, CALLS),
             ("SELECT native()", Access::Write, CALLS),
             ("SELECT native_stable()", Access::Read, NONE),
+            ("SELECT homemade()", Access::Write, CALLS.with(Effects::PROCESS)),
+            ("SELECT homemade_stable()", Access::Read, NONE),
+            ("DO 'BEGIN PERFORM Homemade(); END'", Access::Write, DO.with(Effects::PROCESS)),
+            ("DO $$ BEGIN PERFORM pg_backup_start('a'); END $$", Access::Write, DO.with(Effects::PROCESS)),
+            ("DO $$ BEGIN PERFORM currval('a'); END $$", Access::Write, DO.with(Effects::CURRVAL)),
+            ("DO $$ BEGIN PERFORM pure(); END $$", Access::Write, DO),
+            ("SELECT shares_in_perl()", Access::Write, CALLS.with(Effects::PROCESS)),
+            ("SELECT dblink_connect('a', '')", Access::Write, CALLS.with(Effects::PROCESS).with(NODE)),
+            ("SELECT calls_homemade()", Access::Write, CALLS.with(Effects::PROCESS)),
+            ("INSERT INTO crafted VALUES (1)", Access::Write, RUNS.with(Effects::PROCESS)),
+            ("SELECT * FROM crafted", Access::Read, NONE),
             ("SELECT uuid_generate_v4()", Access::Read, NONE),
             ("SELECT ping()", Access::Read, NONE),
             ("SELECT reads_view()", Access::Write, CALLS),

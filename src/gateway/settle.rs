@@ -280,8 +280,7 @@ async fn clean(lent: &mut Lent, session: &mut Session, may_write: bool, patience
             net::timeout(FINISH, hear_out(lent, session)).await.ok()??;
         }
     }
-    if session.pins.seed {
-        // No statement makes random numbers unforeseeable again.
+    if session.pins.taints() {
         return None;
     }
     net::timeout(FINISH, reset(lent)).await.ok()?

@@ -48,7 +48,7 @@ pub struct Pins {
     pub listen: bool,
     /// Statements were prepared with SQL.
     pub sql_prepare: bool,
-    /// A library was loaded.
+    /// A library was loaded; to the end of the session, for none is ever unloaded.
     pub load: bool,
     /// currval or lastval was called.
     pub sequence: bool,
@@ -60,6 +60,9 @@ pub struct Pins {
     pub computed_setting: bool,
     /// The settings take more than [`SETTINGS_LIMIT`]; to the end of the session or DISCARD ALL.
     pub large_settings: bool,
+    /// Something ran that may keep state in the server's process ([`Effects::PROCESS`]). To the end of the session; the server
+    /// is closed then, as after LOAD.
+    pub process: bool,
     /// Random numbers were seeded (`setseed`, `SET seed`): what `random()` gives next is on this server alone, and no question
     /// tells it. To the end of the session; the server is closed then.
     pub seed: bool,
@@ -80,8 +83,14 @@ impl Pins {
         self != Self::default()
     }
 
+    /// Whether the server can be nobody else's any more: no statement undoes what was done there.
+    #[must_use]
+    pub fn taints(self) -> bool {
+        self.load || self.process || self.seed
+    }
+
     /// The names of all reasons, in the order of [`Pins::flags`].
-    pub const CAUSES: [&str; 12] = [
+    pub const CAUSES: [&str; 13] = [
         "temporary objects",
         "advisory locks",
         "WITH HOLD cursors",
@@ -93,6 +102,7 @@ impl Pins {
         "a large unnamed statement",
         "a setting under a computed name",
         "large settings",
+        "state in the server process",
         "seeded random numbers",
     ];
 
@@ -111,6 +121,7 @@ impl Pins {
             self.large_unnamed,
             self.computed_setting,
             self.large_settings,
+            self.process,
             self.seed,
         ]
     }
@@ -153,6 +164,7 @@ impl Session {
             }
         }
         self.pins.load |= effects.any(Effects::LOAD);
+        self.pins.process |= effects.any(Effects::PROCESS);
         self.pins.sequence |= effects.any(Effects::CURRVAL);
         if effects.any(Effects::DDL | Effects::TEMPORARY) {
             // Until others see it, and for as long as there are temporary objects, names may mean something else to this session.
@@ -371,8 +383,9 @@ impl Session {
                 self.discarded = true;
                 // What is noted already may have come behind it in the same pipeline: it is asked for all the same.
                 self.pins = Pins {
+                    load: self.pins.load,
+                    process: self.pins.process,
                     seed: self.pins.seed,
-                    load: self.effects.any(Effects::LOAD),
                     sequence: self.effects.any(Effects::CURRVAL),
                     ..Pins::default()
                 };

@@ -353,6 +353,10 @@ impl Effects {
     pub const COMPUTED_SETTING: Self = Self(1 << 19);
     /// currval, lastval: tells what this session's nextval gave.
     pub const CURRVAL: Self = Self(1 << 20);
+    /// May keep in the server's process what no question finds and no statement takes back: C code that belongs to no extension,
+    /// the connections of dblink, the shared dictionaries of PL/Perl, PL/Python and PL/Tcl, temporary replication slots,
+    /// a session's replication origin, a base backup between its start and its stop.
+    pub const PROCESS: Self = Self(1 << 21);
 
     /// Both sets together.
     #[must_use]

@@ -19,18 +19,20 @@ pub(crate) fn function_effects(name: &str) -> Effects {
         | "pg_advisory_unlock"
         | "pg_advisory_unlock_shared"
         | "pg_advisory_unlock_all" => Effects::ADVISORY_LOCK | Effects::NODE_LOCAL,
-        // Connections, slots and origins that live as long as the session, and that nothing here names.
+        // Connections, slots that may be temporary, origins and backups, which live as long as the session and which
+        // DISCARD ALL leaves alone.
         "dblink_connect"
         | "dblink_connect_u"
-        | "dblink_disconnect"
-        | "dblink_open"
-        | "dblink_send_query"
-        | "postgres_fdw_get_connections"
         | "pg_replication_origin_session_setup"
         | "pg_create_physical_replication_slot"
         | "pg_create_logical_replication_slot"
         | "pg_copy_logical_replication_slot"
-        | "pg_copy_physical_replication_slot" => Effects::OPAQUE | Effects::NODE_LOCAL,
+        | "pg_copy_physical_replication_slot"
+        | "pg_backup_start"
+        | "pg_start_backup" => Effects::PROCESS | Effects::NODE_LOCAL,
+        "dblink_disconnect" | "dblink_open" | "dblink_send_query" | "postgres_fdw_get_connections" => {
+            Effects::OPAQUE | Effects::NODE_LOCAL
+        }
         _ if node_local_function(name) => Effects::NODE_LOCAL,
         _ => Effects::NONE,
     }

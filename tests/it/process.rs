@@ -284,3 +284,88 @@ fn a_name_that_a_library_has_reserved_elsewhere_is_free() {
     assert_eq!(ask(&mut client, "SET \"plpgsql.no-such\" = on"), "42602");
     assert_eq!(ask(&mut client, "SELECT 1"), "1");
 }
+
+/// What a session leaves in its server's process and no statement takes away: it finds it there, nobody else does, also once it
+/// has gone.
+#[test]
+fn state_in_the_process_stays_with_its_session() {
+    let database = database("process_state");
+    let gateway = Gateway::setup().pool("size = 2").weights(0, 0).start();
+    let primary = gateway.cluster.primary();
+    // LOAD, origins and slots are for superusers.
+    primary.psql("postgres", "CREATE ROLE process_super SUPERUSER LOGIN").unwrap();
+    let log_in = || Raw::log_in(gateway.port, "process_super", &database);
+    let link = format!("host=127.0.0.1 port={} dbname={database} user=process_super", primary.port());
+    primary
+        .psql(
+            &database,
+            "CREATE EXTENSION dblink; SELECT pg_replication_origin_create('pointsman_test');
+             CREATE FUNCTION homemade() RETURNS real LANGUAGE c AS '$libdir/pg_trgm', 'show_limit';
+             CREATE FUNCTION calls_homemade() RETURNS real LANGUAGE plpgsql AS 'BEGIN RETURN homemade(); END'",
+        )
+        .unwrap();
+    let loaded = "SELECT count(*) FROM pg_settings WHERE name LIKE 'pg_trgm.%'";
+    let explains = "SELECT count(*) FROM pg_settings WHERE name = 'auto_explain.log_format'";
+    let connect = format!("SELECT dblink_connect('mine', '{link}')");
+    // What is done, what tells of it, what the session is told, and what others are.
+    for (step, seen, own, strange) in [
+        ("SELECT calls_homemade()", loaded, "3", "0"),
+        ("LOAD 'auto_explain'", explains, "1", "0"),
+        (&*connect, "SELECT dblink_get_connections()::text", "{mine}", ""),
+        (
+            "SELECT pg_replication_origin_session_setup('pointsman_test')",
+            "SELECT pg_replication_origin_session_is_setup()",
+            "t",
+            "f",
+        ),
+        (
+            "SELECT pg_create_physical_replication_slot('pointsman_test', true, true)",
+            "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'pointsman_test' AND active_pid = pg_backend_pid()",
+            "1",
+            "0",
+        ),
+    ] {
+        eventually("the server is gone", || pinned(&gateway) == 0);
+        // The catalogue is read soon after the functions were made.
+        let mut one = log_in();
+        eventually("the catalogue knows the function", || {
+            ask(&mut one, step);
+            // The server is kept by the time of another answer.
+            ask(&mut one, "SELECT 1");
+            pinned(&gateway) == 1
+        });
+        let mut others = [0, 1].map(|_| log_in());
+        // It takes the server that was used last, if it may.
+        assert_eq!(ask(&mut others[0], "BEGIN"), "");
+        assert_eq!(ask(&mut others[0], seen), strange, "{step}");
+        assert_eq!(ask(&mut one, seen), own, "{step}");
+        assert_eq!(ask(&mut one, "DISCARD ALL"), "");
+        assert_eq!(ask(&mut one, seen), own, "{step}, behind DISCARD ALL");
+        assert_eq!(pinned(&gateway), 1, "{step}");
+        drop(one);
+        // Both servers at once: one of them is new.
+        for other in &mut others {
+            ask(other, "BEGIN");
+            assert_eq!(ask(other, seen), strange, "{step}, when its session had gone");
+        }
+    }
+    let mut one = log_in();
+    let mut other = log_in();
+    assert_ne!(ask(&mut one, "SELECT pg_backup_start('pointsman', true)"), "");
+    assert_eq!(ask(&mut other, "BEGIN"), "");
+    assert_eq!(ask(&mut other, "SELECT 1 FROM pg_current_xact_id()"), "1");
+    let stopped = ask(&mut one, "SELECT count(*) FROM pg_backup_stop(false)");
+    assert_eq!(stopped, "1", "a backup is stopped by the session that has begun it");
+}
+
+/// Sessions that keep a server for what is in its process.
+fn pinned(gateway: &Gateway<'_>) -> usize {
+    let (_, metrics) = gateway.admin("/metrics").unwrap();
+    let line = |line: &str| line.strip_prefix("pointsman_sessions_pinned{cause=\"").map(str::to_owned);
+    let told = metrics.lines().filter_map(line);
+    told.filter_map(|line| match line.split_once("\"} ")? {
+        ("state in the server process" | "LOAD", count) => count.parse::<usize>().ok(),
+        _ => None,
+    })
+    .sum()
+}
