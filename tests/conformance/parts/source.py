@@ -67,6 +67,12 @@ def apt(*arguments, cwd, release=None, wants=None):
         fail(f"apt-get {' '.join(arguments)}: {done.stderr.strip()}")
 
 
+def package(name):
+    """A package of this machine's, with its version where the system knows it: postgresql-15=15.18-0+deb12u1."""
+    asked = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", name], capture_output=True, text=True) if shutil.which("dpkg-query") else None
+    return f"{name}={asked.stdout}" if asked and asked.returncode == 0 and asked.stdout else name
+
+
 @functools.cache
 def tree():
     """The source tree of the installed version."""
@@ -78,7 +84,8 @@ def tree():
         CACHE.mkdir(parents=True, exist_ok=True)
         apt("update", cwd=CACHE)
         with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            apt("source", "--download-only", f"postgresql-{major}", cwd=scratch)
+            # The index may name a newer one first.
+            apt("source", "--download-only", package(f"postgresql-{major}"), cwd=scratch)
             archive = next(pathlib.Path(scratch).glob("*.orig.tar.*"), None) or fail("no archive in the source package")
             if number not in archive.name:
                 fail(f"the source package is {archive.name}, the installed server {number}; upgrade one of them")
