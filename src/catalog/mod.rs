@@ -86,6 +86,9 @@ pub struct Catalog {
     redefined: AtomicU64,
 }
 
+/// What pins wherever it is found.
+const PINS: Effects = Effects(Effects::PROCESS.0 | Effects::CURRVAL.0);
+
 /// How a verdict is kept in a shape's memo: two bits of access, then effects, then the generation.
 const EFFECT_BITS: u32 = 26;
 const EFFECTS_AT: u32 = 2;
@@ -209,7 +212,6 @@ impl Catalog {
 
     /// The body of a DO is a literal: what its words may call pins as a call does.
     fn judge_body(&self, text: &[u8], verdict: &mut Verdict) {
-        const PINS: Effects = Effects(Effects::PROCESS.0 | Effects::CURRVAL.0);
         let name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || *byte >= 0x80;
         for word in text.split(|byte| !name(byte)).filter(|word| !word.is_empty()) {
             let Ok(word) = std::str::from_utf8(word) else { continue };
@@ -233,7 +235,7 @@ impl Catalog {
             }
             if tables {
                 let outcome = self.relations.reading(None, name).with(self.relations.writing(None, name));
-                verdict.effects |= Effects(outcome.effects.0 & Effects::PROCESS.0);
+                verdict.effects |= Effects(outcome.effects.0 & PINS.0);
                 if outcome.conduct == Conduct::Unknown {
                     verdict.effects |= Effects::RUNS_UNKNOWN;
                 }

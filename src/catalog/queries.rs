@@ -138,7 +138,9 @@ pub const RELATIONS_SQL: &str = concat!(
   SELECT a.attrelid, 't', y.func FROM pg_catalog.pg_attribute a JOIN typed y ON y.typ = a.atttypid WHERE a.attnum > 0
 ), facts AS (
   SELECT c.oid, c.fact, f.callee AS detail FROM called c JOIN matters f ON f.func = c.func
-    WHERE c.fact = 'f' OR f.callee <> 'nextval' AND f.callee NOT LIKE 'RI\\_FKey\\_%'
+    WHERE c.fact = 'f' OR f.callee NOT LIKE 'RI\\_FKey\\_%'
+  UNION ALL
+  SELECT DISTINCT a.attrelid, 't', 'nextval' FROM pg_catalog.pg_attribute a WHERE a.attidentity IN ('a', 'd')
   UNION ALL
   SELECT t.oid, 'm', '' FROM trees t WHERE t.fact = 'f' AND t.tree LIKE '%:hasForUpdate true%'
   UNION ALL

@@ -12,6 +12,9 @@ use super::conduct::{Conduct, Outcome};
 use super::queries::RelationRow;
 use crate::sql::Effects;
 
+/// Effects of what writing runs that are told apart.
+const KEPT: Effects = Effects(Effects::SEQUENCE.0 | Effects::CURRVAL.0 | Effects::PROCESS.0);
+
 /// The relations of one database that are known.
 #[derive(Debug, Default)]
 pub(super) struct Relations {
@@ -43,7 +46,7 @@ impl Relations {
             // What state a view leaves behind the scenes is not known by name.
             let effects = if conduct == Conduct::Unknown { Effects::RUNS_UNKNOWN } else { Effects::NONE };
             let reading = Outcome { conduct, effects: reading.effects | effects };
-            let writing = Outcome { effects: Effects(writing.effects.0 & Effects::PROCESS.0), ..writing };
+            let writing = Outcome { effects: Effects(writing.effects.0 & KEPT.0), ..writing };
             self.any_unknown |= writing.conduct.max(conduct) == Conduct::Unknown;
             homonyms.push(Relation { oid: *oid, schema: schema.as_str().into(), reading, writing, plain: false });
         }
@@ -62,7 +65,7 @@ impl Relations {
         self.named(schema, name).fold(Outcome::default(), |all, one| all.with(one.reading))
     }
 
-    /// What writing one brings besides the write. Of the effects only `PROCESS` is told apart.
+    /// What writing one brings besides the write. Of the effects only [`KEPT`] are told apart.
     pub(super) fn writing(&self, schema: Option<&str>, name: &str) -> Outcome {
         self.named(schema, name).fold(Outcome::default(), |all, one| all.with(one.writing))
     }

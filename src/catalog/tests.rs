@@ -251,7 +251,7 @@ fn functions_are_judged_by_their_sources() {
         &[
             ("SELECT sets('a.b')", Access::Write, CALLS),
             ("SELECT deep()", Access::Write, CALLS),
-            ("SELECT counts()", Access::Write, NONE),
+            ("SELECT counts()", Access::Write, Effects::SEQUENCE),
             ("SELECT reads()", Access::Write, NONE),
             ("SELECT dynamic()", Access::Write, CALLS),
             ("SELECT python()", Access::Write, CALLS),

@@ -173,7 +173,9 @@ impl Conversation {
                 Event::ServerLost(reason) if self.rerun.armed().is_some() => self.again(Some(&reason)).await,
                 Event::ServerLost(reason) => self.server_lost(&reason),
                 Event::Lingered => {
-                    self.home.did_not_ask(true);
+                    if let Some(lent) = &self.held {
+                        self.home.did_not_ask(lent, true);
+                    }
                     self.linger_no_more();
                     Ok(())
                 }

@@ -16,10 +16,14 @@ use crate::wire::TransactionStatus;
 impl Conversation {
     /// Sends the unit at hand, or leaves it for later (`blocked`).
     pub(super) async fn go_on(&mut self, decided: Result<Route, ErrorReply>) -> Result<(), End> {
-        if self.lingers.take().is_some() && !self.session.pins.sequence {
-            self.home.did_not_ask(false);
-        }
         let Some(lent) = &self.held else { return Ok(()) };
+        if self.lingers.take().is_some() {
+            if self.session.pins.sequence {
+                lent.pool().keep_sequences();
+            } else {
+                self.home.did_not_ask(lent, false);
+            }
+        }
         let busy = lent.upstream.unready() > 0;
         let channels = self.ear.is_some() && decided.is_ok() && self.concerns_channels();
         let sequences = lent.upstream.status() != TransactionStatus::Failed

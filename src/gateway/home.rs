@@ -9,7 +9,9 @@
 //!
 //! For such an account, a session that may have advanced a sequence and does not keep its server is left it for a moment
 //! ([`LINGER`]): applications ask in the next statement, and with a pool at its limit another session would have it by then. Not
-//! for long: who has let such moments pass ([`IN_VAIN`]) is a session that does not ask.
+//! for long: who has let such moments pass ([`IN_VAIN`]) is a session that does not ask. An account of which nothing is known yet
+//! is taken for such a one where a statement is known to advance a sequence, until its sessions have let many such moments pass
+//! (`pool`).
 //!
 //! Deliberately absent: what else a session leaves on a server (`session::Pins`).
 
@@ -23,13 +25,13 @@ use crate::topology::Role;
 use crate::upstream::{ErrorReply, Sequences};
 
 /// How long a session that may ask for what its `nextval` gave is left the server.
-pub(super) const LINGER: Duration = Duration::from_millis(100);
+pub(super) const LINGER: Duration = Duration::from_millis(200);
 
 /// How often it is, without asking: so often if it does something else meanwhile, ...
-const IN_VAIN: u8 = 16;
+const IN_VAIN: u8 = 64;
 
 /// ... and a moment in which others wait for nothing counts as so many.
-const IDLE: u8 = 8;
+const IDLE: u8 = 32;
 
 /// What one session had where.
 #[derive(Debug)]
@@ -95,16 +97,22 @@ impl Home {
 
     /// Whether it may soon ask for what only this server can tell.
     #[inline]
-    pub(super) fn may_ask(&self, lent: &Lent) -> bool {
-        lent.pool().keeps_sequences()
-            && self.in_vain < IN_VAIN
-            && lent.upstream.sequences.of(self.id)
-            && lent.number() == self.advanced_on
+    pub(super) fn may_ask(&self, lent: &Lent, advances: bool) -> bool {
+        self.may_be_asking(lent, advances) && lent.upstream.sequences.of(self.id) && lent.number() == self.advanced_on
+    }
+
+    /// Whether it, or an account like its, asks, as far as is known.
+    #[inline]
+    fn may_be_asking(&self, lent: &Lent, advances: bool) -> bool {
+        let pool = lent.pool();
+        self.in_vain < IN_VAIN && (pool.keeps_sequences() || advances && pool.may_keep_sequences())
     }
 
     /// It did something else, or nothing (`idle`), while it was left the server.
-    pub(super) fn did_not_ask(&mut self, idle: bool) {
-        self.in_vain = self.in_vain.saturating_add(if idle { IDLE } else { 1 });
+    pub(super) fn did_not_ask(&mut self, lent: &Lent, idle: bool) {
+        let cost = if idle { IDLE } else { 1 };
+        self.in_vain = self.in_vain.saturating_add(cost);
+        lent.pool().left_in_vain(cost.into());
     }
 
     /// Whether a server holds sequence values that the unit at hand must not be told of, or that it is better rid of. Never
@@ -120,7 +128,8 @@ impl Home {
         }
         // What is not known may ask as well, and so may what follows in the same group.
         let unknown = session.effects().any(Effects::UNKNOWN | Effects::OPAQUE) || !session.unit().closed;
-        session.pins.sequence || unknown || writes && lent.pool().keeps_sequences()
+        let kept = || lent.pool().keeps_sequences() || self.may_be_asking(lent, session.advances);
+        session.pins.sequence || unknown || writes && kept()
     }
 }
 

@@ -96,7 +96,8 @@ impl Conversation {
         }
         let Some(lent) = &mut self.held else { return Ok(()) };
         let keeps = self.account.mode == PoolMode::Session || self.session.pins.any();
-        if keeps || self.home.may_ask(lent) && !self.half_closed {
+        let advances = std::mem::take(&mut self.session.advances);
+        if keeps || self.home.may_ask(lent, advances) && !self.half_closed {
             self.lingers = (!keeps).then(|| Instant::now() + home::LINGER);
             self.handle.keeps(self.session.pins);
             self.chain = None;

@@ -23,7 +23,7 @@ mod share;
 mod supply;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -101,6 +101,8 @@ pub struct Pool {
     /// Of those counted, the ones that are being opened: the permits.
     opening: AtomicUsize,
     keeps_sequences: AtomicBool,
+    /// What sessions have let pass of the moments in which they were left a server, see [`Pool::left_in_vain`].
+    left_in_vain: AtomicU32,
     kin: OnceLock<Arc<Kin>>,
     /// What its connections are to start with, whatever the servers have set for those that start now.
     starts: OnceLock<Connector>,
@@ -154,6 +156,9 @@ impl std::ops::Add for PoolCounts {
     }
 }
 
+/// From which sum of [`Pool::left_in_vain`] on its account is one that does not ask.
+const LEFT_IN_VAIN: u32 = 2048;
+
 /// How long [`Pool::keep_sequences`] holds.
 const KEEPS_SEQUENCES: Duration = Duration::from_secs(600);
 
@@ -188,6 +193,7 @@ impl Pool {
             share,
             opening: AtomicUsize::new(0),
             keeps_sequences: AtomicBool::new(false),
+            left_in_vain: AtomicU32::new(0),
             kin: OnceLock::new(),
             starts: OnceLock::new(),
             inner: Mutex::new(inner),
@@ -375,6 +381,7 @@ impl Pool {
     /// that has none is idle or can be opened.
     pub fn keep_sequences(&self) {
         self.keeps_sequences.store(true, Ordering::Relaxed);
+        self.left_in_vain.store(0, Ordering::Relaxed);
         let mut inner = self.inner.lock();
         inner.sequences_asked = Some(inner.idle.now);
         inner.idle.keeps_sequences = true;
@@ -384,6 +391,19 @@ impl Pool {
     #[must_use]
     pub fn keeps_sequences(&self) -> bool {
         self.keeps_sequences.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody may: not where sessions have been left their servers in vain too often.
+    #[must_use]
+    pub fn may_keep_sequences(&self) -> bool {
+        self.left_in_vain.load(Ordering::Relaxed) < LEFT_IN_VAIN
+    }
+
+    /// A session was left its server and did not ask. `cost`: 1, or more if others may have waited for it.
+    pub fn left_in_vain(&self, cost: u32) {
+        // Lost updates do no harm, and it stays far from overflow.
+        let so_far = self.left_in_vain.load(Ordering::Relaxed);
+        self.left_in_vain.store(so_far.saturating_add(cost), Ordering::Relaxed);
     }
 
     /// Changes the bounds.

@@ -95,6 +95,8 @@ pub struct Session {
     pub output: BytesMut,
     /// Transactions that ended on servers since this was taken last.
     pub transactions: u32,
+    /// What was sent since the last settlement advances a sequence, as far as is known: its session may ask for the value next.
+    pub advances: bool,
     /// What the client wants set, on any server.
     pub settings: Arc<Settings>,
     /// What the start-up message set; RESET returns to it.
@@ -248,6 +250,7 @@ impl Session {
             input: BytesMut::new(),
             output: BytesMut::new(),
             transactions: 0,
+            advances: false,
             settings: Arc::clone(&baseline),
             baseline,
             context: text_context(&reported),

@@ -150,6 +150,8 @@ pub struct Audit {
 impl Session {
     /// Notes what a unit about to be forwarded may do; `effects` as the catalogue refined them.
     pub fn note(&mut self, effects: Effects, shape: &Shape) {
+        self.advances |= effects.any(Effects::SEQUENCE);
+        let effects = Effects(effects.0 & !Effects::SEQUENCE.0);
         self.effects |= effects;
         if effects == Effects::NONE {
             return;

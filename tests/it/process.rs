@@ -25,6 +25,7 @@ fn prepared(label: &str) -> String {
         "CREATE SEQUENCE a",
         "CREATE SEQUENCE b START 100",
         "CREATE TABLE t (id serial, x int)",
+        "CREATE FUNCTION quiet() RETURNS int LANGUAGE sql STABLE AS 'SELECT 1'",
         "CREATE FUNCTION told() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN currval(''a''); END'",
     ] {
         assert_eq!(ask(&mut owner, step), "");
@@ -140,11 +141,31 @@ fn who_asks_next_is_told_though_others_wait() {
     let value = ask(&mut first, "SELECT nextval('a')");
     assert_eq!(ask(&mut first, "SELECT lastval()"), value);
     drop(first);
+    asks_while_others_wait(&gateway, &database, 10);
+}
+
+/// The very first as well.
+#[test]
+fn who_asks_first_is_told_though_others_wait() {
+    let database = prepared("asks_first");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"10s\"").start();
+    let mut reader = Raw::log_in(gateway.port, "demo", &database);
+    assert_eq!(ask(&mut reader, "SET pointsman.trace = on"), "");
+    eventually("the catalogue is read", || {
+        reader.send(&message(b'Q', b"SELECT quiet()\0"));
+        let told = |(tag, body): &(u8, Vec<u8>)| *tag == b'N' && String::from_utf8_lossy(body).contains(", reads:");
+        reader.until(b'Z').iter().any(told)
+    });
+    drop(reader);
+    asks_while_others_wait(&gateway, &database, 5);
+}
+
+fn asks_while_others_wait(gateway: &Gateway<'_>, database: &str, times: usize) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let others = [0, 1].map(|_| {
             scope.spawn(|| {
-                let mut other = Raw::log_in(gateway.port, "demo", &database);
+                let mut other = Raw::log_in(gateway.port, "demo", database);
                 let mut served = 0;
                 while !stop.load(Ordering::Relaxed) {
                     assert_eq!(ask(&mut other, "INSERT INTO t (x) VALUES (7)"), "");
@@ -153,9 +174,9 @@ fn who_asks_next_is_told_though_others_wait() {
                 served
             })
         });
-        let told: Vec<_> = (0..10)
+        let told: Vec<_> = (0..times)
             .map(|_| {
-                let mut client = Raw::log_in(gateway.port, "demo", &database);
+                let mut client = Raw::log_in(gateway.port, "demo", database);
                 let value = ask(&mut client, "INSERT INTO t (x) VALUES (1) RETURNING id");
                 (value, ask(&mut client, "SELECT lastval()"))
             })
@@ -166,6 +187,28 @@ fn who_asks_next_is_told_though_others_wait() {
         }
         assert!(told.iter().all(|(value, told)| value == told), "{told:?}");
     });
+}
+
+/// A default that asks is the client's own question.
+#[test]
+fn a_default_that_asks_keeps_the_server() {
+    let database = prepared("asking_default");
+    let gateway = Gateway::setup().pool("size = 2").start();
+    let primary = gateway.cluster.primary();
+    let table =
+        "CREATE TABLE d (x bigint DEFAULT nextval('a'), z bigint DEFAULT currval('a')); ALTER TABLE d OWNER TO demo";
+    primary.psql(&database, table).unwrap();
+    let mut one = Raw::log_in(gateway.port, "demo", &database);
+    let mut other = Raw::log_in(gateway.port, "demo", &database);
+    eventually("the catalogue knows the table", || {
+        ask(&mut one, "INSERT INTO d DEFAULT VALUES");
+        let (_, metrics) = gateway.admin("/metrics").unwrap();
+        metrics.contains("pointsman_sessions_pinned{cause=\"currval or lastval\"} 1")
+    });
+    let last = ask(&mut one, "SELECT nextval('a')");
+    assert_eq!(ask(&mut other, "BEGIN"), "");
+    assert_ne!(ask(&mut other, "SELECT nextval('a')"), "");
+    assert_eq!(ask(&mut one, "INSERT INTO d (x) VALUES (0) RETURNING z"), last);
 }
 
 /// Who never asks does not keep others waiting for long.
