@@ -59,6 +59,7 @@ impl Conversation {
                     let actual = self.session.audited(&audit, &answer);
                     let settings = &self.context.settings;
                     self.session.settings = settings.intern((*self.session.settings).clone());
+                    lent.upstream.plans.had_temporary |= self.session.pins.temporary;
                     lent.upstream.settings = actual.map(|actual| settings.intern(actual));
                     audit.starts.then(|| Starts::read(&answer))
                 }
@@ -81,6 +82,15 @@ impl Conversation {
             let syncs = &self.tally.worker(self.worker).syncs;
             match private::apply_settings(lent, &self.session.settings, syncs).await {
                 Ok(None) => self.session.report_before_ready(&mut lent.upstream.parameters, &self.context.parameters),
+                Ok(Some(reply)) => return Err(self.cannot_audit(&reply.message)),
+                Err(error) => return Err(self.cannot_audit(&error.to_string())),
+            }
+        }
+        let alone = self.account.mode == PoolMode::Session;
+        if !alone && (std::mem::take(&mut self.session.refolds) || !lent.upstream.plans.suit(&self.session.settings)) {
+            // What it made of constants is not what others would.
+            match home::discard_plans(lent, &self.session.settings).await {
+                Ok(None) => {}
                 Ok(Some(reply)) => return Err(self.cannot_audit(&reply.message)),
                 Err(error) => return Err(self.cannot_audit(&error.to_string())),
             }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::Session;
 use super::starts::STARTS_SQL;
 use crate::sql::{Effects, Kind, Shape};
-use crate::upstream::{Answer, ErrorReply, Interner, Parameters, Settings};
+use crate::upstream::{Answer, ErrorReply, Interner, Parameters, Settings, folds_constants};
 use crate::wire::backend::write_error;
 
 /// Effects after which the server is asked.
@@ -174,8 +174,14 @@ impl Session {
         }
     }
 
-    /// Notes a setting that a statement may change.
+    /// Notes a setting that a statement may change, if only until its transaction ends.
     pub fn touch(&mut self, name: &str) {
+        self.refolds |= folds_constants(name);
+        self.ask_for(name);
+    }
+
+    /// A setting whose value is to be asked for.
+    fn ask_for(&mut self, name: &str) {
         if name.eq_ignore_ascii_case("seed") {
             self.pins.seed = true;
             return;
@@ -291,7 +297,7 @@ impl Session {
             let held = Arc::clone(&self.settings);
             // In no catalogue either.
             for name in held.iter().map(|(name, _)| name).chain(["session_authorization"]) {
-                self.touch(name);
+                self.ask_for(name);
             }
         }
         let computed = (effects | std::mem::take(&mut self.effects)).any(Effects::COMPUTED_SETTING);
@@ -348,6 +354,7 @@ impl Session {
             }
         }
         self.settings = Arc::new(wanted);
+        self.pins.process |= reads_sources_otherwise(&self.settings);
         (!audit.hidden).then_some(actual)
     }
 
@@ -400,6 +407,11 @@ impl Session {
             _ => {}
         }
     }
+}
+
+/// Whether sources of functions are read under these settings as nobody else's are, once for all that the server's process lives.
+pub(super) fn reads_sources_otherwise(settings: &Settings) -> bool {
+    settings.value("standard_conforming_strings") == Some("off")
 }
 
 /// Whether a row of the audit says that the session set something.

@@ -21,6 +21,7 @@ mod hostile;
 mod leaks;
 mod listen;
 mod peers;
+mod plans;
 mod pooling;
 mod process;
 mod redefined;
