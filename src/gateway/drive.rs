@@ -217,6 +217,10 @@ impl Conversation {
     }
 
     async fn unit(&mut self) -> Result<(), End> {
+        if self.lingers.is_some() && self.session.sets_custom() {
+            // It may want another server than the one that it was left.
+            self.linger_no_more();
+        }
         if self.held.is_none() {
             self.follow_configuration()?;
         }

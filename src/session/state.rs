@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::Session;
 use super::starts::STARTS_SQL;
-use crate::sql::{Effects, Kind, Shape};
+use crate::sql::{Effects, Kind, Shape, Statement};
 use crate::upstream::{Answer, ErrorReply, Interner, Parameters, Settings, folds_constants};
 use crate::wire::backend::write_error;
 
@@ -150,7 +150,8 @@ pub struct Audit {
 impl Session {
     /// Notes what a unit about to be forwarded may do; `effects` as the catalogue refined them.
     pub fn note(&mut self, effects: Effects, shape: &Shape) {
-        self.advances |= effects.any(Effects::SEQUENCE);
+        // What is not known may have done that, too.
+        self.advances |= effects.any(Effects::SEQUENCE | Effects::UNKNOWN | Effects::OPAQUE);
         let effects = Effects(effects.0 & !Effects::SEQUENCE.0);
         self.effects |= effects;
         if effects == Effects::NONE {
@@ -199,6 +200,15 @@ impl Session {
                 self.note_computed();
             }
         }
+    }
+
+    /// Whether the unit at hand sets a custom setting, which a library on some servers may have reserved the name of.
+    #[must_use]
+    pub fn sets_custom(&self) -> bool {
+        let custom = |statement: &Statement| {
+            statement.kind == Kind::Set && statement.settings.iter().any(|name| name.contains('.'))
+        };
+        self.shapes().any(|shape| shape.statements.iter().any(custom))
     }
 
     /// Notes a setting of the session's under a name that is not known.
