@@ -86,6 +86,7 @@ impl Conversation {
                 Err(error) => return Err(self.cannot_audit(&error.to_string())),
             }
         }
+        lent.upstream.plans.read_otherwise |= self.session.pins.sources;
         let alone = self.account.mode == PoolMode::Session;
         if !alone && (std::mem::take(&mut self.session.refolds) || !lent.upstream.plans.suit(&self.session.settings)) {
             // What it made of constants is not what others would.
@@ -145,7 +146,9 @@ impl Conversation {
         self.handle.rests();
         if let Some(lent) = self.held.take() {
             self.home.leaves(&lent);
-            lent.give_back();
+            if !lent.upstream.plans.read_otherwise {
+                lent.give_back();
+            }
         }
     }
 
@@ -291,7 +294,7 @@ async fn clean(lent: &mut Lent, session: &mut Session, may_write: bool, patience
             net::timeout(FINISH, hear_out(lent, session)).await.ok()??;
         }
     }
-    if session.pins.taints() {
+    if session.pins.taints() || lent.upstream.plans.read_otherwise {
         return None;
     }
     net::timeout(FINISH, reset(lent)).await.ok()?

@@ -255,7 +255,7 @@ impl Session {
             advances: false,
             refolds: false,
             settings: Arc::clone(&baseline),
-            pins: Pins { process: state::reads_sources_otherwise(&baseline), ..Pins::default() },
+            pins: Pins { sources: state::reads_sources_otherwise(&baseline), ..Pins::default() },
             baseline,
             context: text_context(&reported),
             reported,

@@ -60,6 +60,9 @@ pub struct Pins {
     pub computed_setting: bool,
     /// The settings take more than [`SETTINGS_LIMIT`]; to the end of the session or DISCARD ALL.
     pub large_settings: bool,
+    /// `standard_conforming_strings` is off: sources of functions are read by it, once for all that the server's process lives. As
+    /// long as it is; the server is closed then.
+    pub sources: bool,
     /// Something ran that may keep state in the server's process ([`Effects::PROCESS`]). To the end of the session; the server
     /// is closed then, as after LOAD.
     pub process: bool,
@@ -67,6 +70,9 @@ pub struct Pins {
     /// tells it. To the end of the session; the server is closed then.
     pub seed: bool,
 }
+
+/// The setting by which sources of functions are read.
+const SOURCES: &str = "standard_conforming_strings";
 
 /// Bytes of settings that follow a session from server to server.
 pub const SETTINGS_LIMIT: usize = 1 << 20;
@@ -90,7 +96,7 @@ impl Pins {
     }
 
     /// The names of all reasons, in the order of [`Pins::flags`].
-    pub const CAUSES: [&str; 13] = [
+    pub const CAUSES: [&str; 14] = [
         "temporary objects",
         "advisory locks",
         "WITH HOLD cursors",
@@ -102,6 +108,7 @@ impl Pins {
         "a large unnamed statement",
         "a setting under a computed name",
         "large settings",
+        "standard_conforming_strings off",
         "state in the server process",
         "seeded random numbers",
     ];
@@ -121,6 +128,7 @@ impl Pins {
             self.large_unnamed,
             self.computed_setting,
             self.large_settings,
+            self.sources,
             self.process,
             self.seed,
         ]
@@ -219,7 +227,7 @@ impl Session {
     /// Whether the session must keep the server that the unit at hand runs on.
     #[must_use]
     pub fn will_pin(&self) -> bool {
-        self.pins.any() || self.effects.any(Effects::COMPUTED_SETTING)
+        self.pins.any() || self.effects.any(Effects::COMPUTED_SETTING) || self.may_set(SOURCES)
     }
 
     /// Whether what was noted since the last audit may change `setting`.
@@ -364,7 +372,7 @@ impl Session {
             }
         }
         self.settings = Arc::new(wanted);
-        self.pins.process |= reads_sources_otherwise(&self.settings);
+        self.pins.sources = reads_sources_otherwise(&self.settings);
         (!audit.hidden).then_some(actual)
     }
 
@@ -404,6 +412,7 @@ impl Session {
                 self.pins = Pins {
                     load: self.pins.load,
                     process: self.pins.process,
+                    sources: reads_sources_otherwise(&self.baseline),
                     seed: self.pins.seed,
                     sequence: self.effects.any(Effects::CURRVAL),
                     ..Pins::default()
@@ -421,7 +430,7 @@ impl Session {
 
 /// Whether sources of functions are read under these settings as nobody else's are, once for all that the server's process lives.
 pub(super) fn reads_sources_otherwise(settings: &Settings) -> bool {
-    settings.value("standard_conforming_strings") == Some("off")
+    settings.value(SOURCES) == Some("off")
 }
 
 /// Whether a row of the audit says that the session set something.

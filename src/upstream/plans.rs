@@ -4,8 +4,9 @@
 //! Invariant: a session meets no plan that was made under other settings of [`FOLDING`] than its own, nor one that was made
 //! before its first temporary object, which PostgreSQL would have made anew then: `DISCARD PLANS` comes in between.
 //!
-//! Deliberately absent: `standard_conforming_strings` and `backslash_quote`, by which a source is read once for all (a session
-//! that turns the former off keeps its server, see `session`); what a function sets while it runs and puts back itself.
+//! Sources are read once for all, by `standard_conforming_strings`: where a session had that off nobody else comes.
+//!
+//! Deliberately absent: what a function sets while it runs and puts back itself; `backslash_quote`, which makes errors only.
 
 use std::sync::Arc;
 
@@ -37,13 +38,15 @@ pub struct Plans {
     /// The process has had temporary objects: the first of a session changes no search path there, so that PostgreSQL makes no plan
     /// anew (`InitTempTableNamespace` in `namespace.c`).
     pub had_temporary: bool,
+    /// A session had `standard_conforming_strings` off.
+    pub read_otherwise: bool,
 }
 
 impl Plans {
     /// Of a process that has made none.
     #[must_use]
     pub fn none(settings: Arc<Settings>) -> Self {
-        Self { under: settings, had_temporary: false }
+        Self { under: settings, had_temporary: false, read_otherwise: false }
     }
 
     /// Whether they are good for a session with these settings.
