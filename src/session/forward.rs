@@ -195,6 +195,10 @@ impl Session {
                 What::CloseStatement { held: Some(statement) } => {
                     let name = self.target_name(&frame);
                     rewrite.flush(&self.input, up);
+                    if statement.momentary && up.prepared.touch(statement.id) {
+                        // Nobody else will use it.
+                        up.close(statement.id, self);
+                    }
                     up.expect(Expected::Local { tag: b'3', client_name: name, statement: Some(statement) }, self);
                 }
                 What::CloseStatement { held: None } => {
@@ -508,9 +512,10 @@ impl Session {
     }
 
     /// The client is about to be told anew what the statement returns: if DDL is known since it was parsed, the same text read
-    /// as it is now takes its place, and whatever has changed is not in its way.
+    /// as it is now takes its place, and whatever has changed is not in its way. Not where its moment would be another.
     fn renewed(&mut self, bind: &std::ops::Range<usize>, statement: Arc<Prepared>) -> Arc<Prepared> {
-        if statement.is_read_under(self.scope) || !statement.finds_the_same(&self.settings) {
+        let alike = statement.is_read_under(self.scope) || !statement.finds_the_same(&self.settings);
+        if alike || statement.momentary {
             return statement;
         }
         let reading = Reading { scope: self.scope, settings: Some(&self.settings), unsettled: false };

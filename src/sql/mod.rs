@@ -11,6 +11,7 @@ mod equality;
 mod hints;
 mod lexer;
 mod literal;
+mod moment;
 mod names;
 mod normal;
 mod parse;
@@ -26,6 +27,7 @@ pub use analysis::{
 };
 pub use cache::{Analyzer, CacheStats, TextContext};
 pub use lexer::{Lexer, Token, TokenKind};
+pub use moment::names_moment;
 pub use read::statement_ends;
 pub use stream::Stream;
 
