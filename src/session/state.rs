@@ -151,7 +151,8 @@ impl Session {
     /// Notes what a unit about to be forwarded may do; `effects` as the catalogue refined them.
     pub fn note(&mut self, effects: Effects, shape: &Shape) {
         self.advances |= effects.any(Effects::SEQUENCE);
-        let effects = Effects(effects.0 & !Effects::SEQUENCE.0);
+        // Those are no state of the session's.
+        let effects = Effects(effects.0 & !(Effects::SEQUENCE.0 | Effects::TAKES_ADVISORY.0));
         self.effects |= effects;
         if effects == Effects::NONE {
             return;
