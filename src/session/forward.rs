@@ -11,9 +11,7 @@ use bytes::{Buf, BytesMut};
 
 use super::{Op, Session, Unit, What};
 use crate::sql::{Analysis, Effects, Kind};
-use crate::upstream::{
-    ErrorReply, Expected, Prepared, Private, Reading, Receiver as _, Replaced, Show, StatementId, Upstream,
-};
+use crate::upstream::{ErrorReply, Expected, Prepared, Private, Reading, Receiver as _, Replaced, Show, Upstream};
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::{TransactionStatus, frontend};
 
@@ -21,7 +19,7 @@ use crate::wire::{TransactionStatus, frontend};
 const REFUSED: &[u8] = b"pointsman refused this statement";
 
 /// A text that does nothing and fails only in a failed transaction, also on a standby.
-const NOTHING: &[u8] = b"UNLISTEN pointsman_none";
+pub(super) const NOTHING: &[u8] = b"UNLISTEN pointsman_none";
 
 /// What the last [`Session::forward`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -363,14 +361,6 @@ impl Session {
             What::LongQuery => true,
             _ => false,
         }
-    }
-
-    /// The statement of the client's own that a query string deallocates, if that is all it does.
-    fn deallocated(&self, analysis: &Analysis) -> Option<(Box<[u8]>, StatementId)> {
-        let [only] = analysis.shape.statements.as_slice() else { return None };
-        let name = only.object.as_ref().filter(|_| only.kind == Kind::Deallocate)?;
-        let statement = self.statements.get(name.as_bytes())?;
-        Some((name.as_bytes().into(), statement.id))
     }
 
     /// Before a name that the session does not know goes to the server as it is: it must not find there what is somebody

@@ -28,7 +28,7 @@ pub use analysis::{
 pub use cache::{Analyzer, CacheStats, TextContext};
 pub use lexer::{Lexer, Token, TokenKind};
 pub use moment::names_moment;
-pub use read::statement_ends;
+pub use read::statement_spans;
 pub use stream::Stream;
 
 pub(crate) use literal::{fold_word as word_name, unquoted_name};
