@@ -406,6 +406,10 @@ impl Upstream {
             _ => None,
         };
         self.outdated |= sqlstate == *b"0A000" && fields.routine.as_deref() == Some("RevalidateCachedQuery");
+        if let Some(id) = Some(frame).filter(|_| whole).and_then(|frame| own_names::missing(frame, sqlstate)) {
+            // A function or a DO has deallocated it unseen: who uses it next prepares it anew.
+            self.prepared.doubt(id);
+        }
         to.error(sqlstate);
         let replacement =
             replacement.or_else(|| whole.then(|| own_names::translated(frame, sqlstate, |id| to.name_of(id)))?);

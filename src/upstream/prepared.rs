@@ -578,6 +578,13 @@ impl PreparedSet {
         Some(!held.changed && held.sent_in.is_none_or(|sent_in| sent_in == group))
     }
 
+    /// Whether the server still holds it is not known.
+    pub(super) fn doubt(&mut self, id: StatementId) {
+        if self.held.contains_key(&id) {
+            self.insert(id, DOUBTED);
+        }
+    }
+
     pub(super) fn remove(&mut self, id: StatementId) {
         self.held.remove(&id);
     }

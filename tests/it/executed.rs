@@ -1,6 +1,6 @@
 //! SQL's EXECUTE of what was prepared through the protocol, which is one name space for both.
 
-use crate::support::{Gateway, Raw, database, message, sqlstate};
+use crate::support::{Gateway, Raw, database, direct, message, sqlstate};
 
 fn query(text: &str) -> Vec<u8> {
     message(b'Q', &[text.as_bytes(), b"\0"].concat())
@@ -163,5 +163,29 @@ fn a_string_deallocates_what_was_prepared_through_the_protocol() {
         let at = text.find("nosuch").unwrap() + 1;
         assert_eq!(String::from_utf8_lossy(position), at.to_string(), "{text}");
         told(&mut client, &query("DEALLOCATE a"), 1);
+    }
+}
+
+/// What a DO deallocates is not noticed; whoever misses it on that server is told so once, and then it is prepared there again.
+#[test]
+fn what_was_deallocated_unseen_is_missed_once() {
+    let database = database("deallocated_unseen");
+    let gateway = Gateway::setup().pool("size = 1").start();
+    let log_in = || Raw::log_in(gateway.port, "demo", &database);
+    let (mut one, mut other) = (log_in(), log_in());
+    let text = "SELECT 'a' FROM pg_current_xact_id()";
+    for client in [&mut one, &mut other] {
+        told(client, &[parse("a", text), sync()].concat(), 1);
+    }
+    let answer = told(&mut one, &query("DO 'BEGIN PERFORM pg_current_xact_id(); EXECUTE ''DEALLOCATE ALL''; END'"), 1);
+    assert_eq!(answer, ["DO"]);
+    if direct() {
+        return;
+    }
+    let missed = "26000 prepared statement \"a\" does not exist";
+    assert_eq!(told(&mut other, &[run("a"), sync()].concat(), 1), [missed]);
+    for client in [&mut other, &mut one] {
+        assert_eq!(told(client, &[run("a"), sync()].concat(), 1), ["a", "SELECT 1"]);
+        assert_eq!(told(client, &query("EXECUTE a"), 1), ["a", "SELECT 1"]);
     }
 }
