@@ -34,16 +34,16 @@ pub(super) struct Unnamed {
 /// What naming something may bring, by where the name stands.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Mention {
-    attribute: Conduct,
-    cast: Conduct,
-    anywhere: Conduct,
+    attribute: Outcome,
+    cast: Outcome,
+    anywhere: Outcome,
 }
 
 impl Mention {
-    pub(super) fn conduct(self, place: Place) -> Conduct {
+    pub(super) fn outcome(self, place: Place) -> Outcome {
         match place {
-            Place::Attribute => self.attribute.max(self.anywhere),
-            Place::Cast => self.cast.max(self.anywhere),
+            Place::Attribute => self.attribute.with(self.anywhere),
+            Place::Cast => self.cast.with(self.anywhere),
             Place::Elsewhere => self.anywhere,
         }
     }
@@ -65,7 +65,8 @@ enum Thing {
 struct Graph {
     places: HashMap<Thing, usize, RandomState>,
     outcomes: Vec<Outcome>,
-    users: Vec<Vec<usize>>,
+    /// Whether one surely runs it, or has its name in a string.
+    users: Vec<Vec<(usize, bool)>>,
 }
 
 impl Graph {
@@ -88,7 +89,13 @@ impl Graph {
 
     fn runs(&mut self, user: Thing, used: Thing) {
         let (user, used) = (self.place(user), self.place(used));
-        self.users[used].push(user);
+        self.users[used].push((user, true));
+    }
+
+    /// What makes statements of strings has this name in one.
+    fn may_run(&mut self, user: Thing, used: Thing) {
+        let (user, used) = (self.place(user), self.place(used));
+        self.users[used].push((user, false));
     }
 
     fn outcome(&self, thing: Thing) -> Outcome {
@@ -101,8 +108,8 @@ impl Graph {
         while let Some(used) = changed.pop() {
             let outcome = self.outcomes[used];
             for at in 0..self.users[used].len() {
-                let user = self.users[used][at];
-                let total = self.outcomes[user].with(outcome);
+                let (user, surely) = self.users[used][at];
+                let total = self.outcomes[user].with(if surely { outcome } else { outcome.taken() });
                 if total != self.outcomes[user] {
                     self.outcomes[user] = total;
                     changed.push(user);
@@ -167,16 +174,16 @@ pub(super) fn close(
         }
         let mut mention = Mention::default();
         match row.kind {
-            'f' if row.detail.contains('r') => mention.attribute = conduct,
-            'i' | 'a' => mention.cast = conduct,
-            _ if only_cast(row) => mention.cast = conduct,
-            'o' | 'y' => mention.anywhere = conduct,
+            'f' if row.detail.contains('r') => mention.attribute = outcome,
+            'i' | 'a' => mention.cast = outcome,
+            _ if only_cast(row) => mention.cast = outcome,
+            'o' | 'y' => mention.anywhere = outcome,
             _ => continue,
         }
         let known = unnamed.by_name.entry(row.name.as_str().into()).or_default();
-        known.attribute = known.attribute.max(mention.attribute);
-        known.cast = known.cast.max(mention.cast);
-        known.anywhere = known.anywhere.max(mention.anywhere);
+        known.attribute = known.attribute.with(mention.attribute);
+        known.cast = known.cast.with(mention.cast);
+        known.anywhere = known.anywhere.with(mention.anywhere);
     }
     for row in definitions.iter().filter(|row| row.kind == 'f') {
         functions.add(&row.schema, &row.name, graph.outcome(Thing::Function(row.oid)));
@@ -266,9 +273,12 @@ fn function(graph: &mut Graph, row: &DefinitionRow, [named, cast]: [&Named<'_>; 
         if keeps {
             graph.outcomes[place] = PROCESS;
         }
+        if row.detail.contains('a') {
+            graph.does(thing, Outcome { effects: Effects::TAKES_ADVISORY, ..Outcome::default() });
+        }
         return;
     }
-    let Source { names, casts, leaves_state } = screen(&row.source);
+    let Source { names, casts, said, leaves_state } = screen(&row.source);
     graph.outcomes[place] = with(if leaves_state { Conduct::Unknown } else { declared });
     if collect(&row.source, &mut BTreeSet::new()) {
         graph.does(thing, Outcome { conduct: Conduct::Unknown, effects: Effects::COMPUTED_SETTING });
@@ -283,6 +293,15 @@ fn function(graph: &mut Graph, row: &DefinitionRow, [named, cast]: [&Named<'_>; 
             Callee::Function(Thing::Writing(_)) if !volatile => {}
             Callee::Function(used) => graph.runs(thing, *used),
             Callee::Own(outcome) => graph.does(thing, *outcome),
+        }
+    }
+    for name in &said {
+        graph.does(thing, own.inside(name).taken());
+        for used in named.get(&**name).into_iter().flatten() {
+            match used {
+                Callee::Function(Thing::Writing(_)) | Callee::Own(_) => {}
+                Callee::Function(used) => graph.may_run(thing, *used),
+            }
         }
     }
 }

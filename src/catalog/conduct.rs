@@ -26,6 +26,11 @@ pub(super) struct Outcome {
 impl Outcome {
     pub(super) const UNKNOWN: Self = Self { conduct: Conduct::Unknown, effects: Effects::NONE };
 
+    /// Of what is perhaps run by what may do anything in any case: that nobody need know of it by name.
+    pub(super) fn taken(self) -> Self {
+        Self { conduct: Conduct::Harmless, effects: Effects(self.effects.0 & Effects::TAKES_ADVISORY.0) }
+    }
+
     /// Both happen.
     pub(super) fn with(self, other: Self) -> Self {
         Self { conduct: self.conduct.max(other.conduct), effects: self.effects | other.effects }

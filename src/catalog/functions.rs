@@ -14,7 +14,12 @@ use crate::sql::Effects;
 
 /// Effects of what a function runs inside that concern its callers by themselves.
 const KEPT: Effects = Effects(
-    Effects::NODE_LOCAL.0 | Effects::SEQUENCE.0 | Effects::CURRVAL.0 | Effects::COMPUTED_SETTING.0 | Effects::PROCESS.0,
+    Effects::NODE_LOCAL.0
+        | Effects::SEQUENCE.0
+        | Effects::CURRVAL.0
+        | Effects::COMPUTED_SETTING.0
+        | Effects::PROCESS.0
+        | Effects::TAKES_ADVISORY.0,
 );
 
 /// The functions of one database.

@@ -86,8 +86,8 @@ pub struct Catalog {
     redefined: AtomicU64,
 }
 
-/// What pins wherever it is found.
-const PINS: Effects = Effects(Effects::PROCESS.0 | Effects::CURRVAL.0);
+/// What counts wherever it is found: what pins, and what a replica must not be asked for.
+const FOUND: Effects = Effects(Effects::PROCESS.0 | Effects::CURRVAL.0 | Effects::TAKES_ADVISORY.0);
 
 /// How a verdict is kept in a shape's memo: two bits of access, then effects, then the generation.
 const EFFECT_BITS: u32 = 26;
@@ -210,14 +210,11 @@ impl Catalog {
         }
     }
 
-    /// The body of a DO is a literal: what its words may call pins as a call does.
+    /// The body of a DO is a literal: what its words may call counts as a call does.
     fn judge_body(&self, text: &[u8], verdict: &mut Verdict) {
-        let name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || *byte >= 0x80;
-        for word in text.split(|byte| !name(byte)).filter(|word| !word.is_empty()) {
-            let Ok(word) = std::str::from_utf8(word) else { continue };
-            let word = word.to_ascii_lowercase();
+        for word in screen::words(text) {
             let effects = function_effects(&word) | self.functions.effects(&word);
-            verdict.effects |= Effects(effects.0 & PINS.0);
+            verdict.effects |= Effects(effects.0 & FOUND.0);
         }
     }
 
@@ -231,11 +228,13 @@ impl Catalog {
         }
         let told = screen::each_name(text, |name, place| {
             if let Some(mention) = self.unnamed.by_name.get(name) {
-                verdict.runs(mention.conduct(place), Effects::RUNS_UNKNOWN);
+                let outcome = mention.outcome(place);
+                verdict.effects |= Effects(outcome.effects.0 & Effects::TAKES_ADVISORY.0);
+                verdict.runs(outcome.conduct, Effects::RUNS_UNKNOWN);
             }
             if tables {
                 let outcome = self.relations.reading(None, name).with(self.relations.writing(None, name));
-                verdict.effects |= Effects(outcome.effects.0 & PINS.0);
+                verdict.effects |= Effects(outcome.effects.0 & FOUND.0);
                 if outcome.conduct == Conduct::Unknown {
                     verdict.effects |= Effects::RUNS_UNKNOWN;
                 }

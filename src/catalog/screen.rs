@@ -17,19 +17,25 @@ pub(super) struct Source {
     pub(super) names: HashSet<Box<str>>,
     /// Those of them that stand where a cast names its type.
     pub(super) casts: HashSet<Box<str>>,
+    /// Words in its strings, folded, if it may make statements of those.
+    pub(super) said: HashSet<Box<str>>,
     /// It may change the session by a statement of its own, or run something that its text does not spell out.
     pub(super) leaves_state: bool,
 }
 
 /// Reads a source.
 pub(super) fn screen(source: &str) -> Source {
-    let mut read = Source::default();
+    let (mut read, mut executes) = (Source::default(), false);
     // What a backslash in a string means is up to the session that calls it.
     for standard_conforming_strings in [true, false] {
         if standard_conforming_strings || source.contains('\\') {
-            let mut reader = Reader { source: &mut read, last: Last::Start, sets: false, cast: false };
+            let mut reader = Reader { source: &mut read, last: Last::Start, sets: false, cast: false, executes: false };
             Lexer::whole(source.as_bytes(), standard_conforming_strings, |token| reader.token(&token));
+            executes |= reader.executes;
         }
+    }
+    if !executes {
+        read.said.clear();
     }
     if read.names.contains("pg_settings") && read.names.contains("update") {
         read.leaves_state = true;
@@ -94,6 +100,31 @@ fn is_name(kind: TokenKind) -> bool {
     matches!(kind, TokenKind::Word | TokenKind::QuotedIdent | TokenKind::UnicodeIdent)
 }
 
+fn is_string(kind: TokenKind) -> bool {
+    matches!(
+        kind,
+        TokenKind::String
+            | TokenKind::EscapeString
+            | TokenKind::UnicodeString
+            | TokenKind::NationalString
+            | TokenKind::DollarString
+    )
+}
+
+/// What may be a name in any text, folded.
+pub(super) fn words(text: &[u8]) -> impl Iterator<Item = Box<str>> {
+    let name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || *byte >= 0x80;
+    text.split(move |byte| !name(byte))
+        .flat_map(parts)
+        .filter(|word| !word.is_empty())
+        .filter_map(|word| Some(std::str::from_utf8(word).ok()?.to_ascii_lowercase().into()))
+}
+
+/// A word, and what stands between its dollars: those may be part of the name, or of the quote before it.
+fn parts(word: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::once(word).chain(word.split(|byte| *byte == b'$').filter(move |part| part.len() < word.len()))
+}
+
 /// The last token, as far as the next one's meaning hangs on it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Last {
@@ -113,6 +144,8 @@ struct Reader<'s> {
     sets: bool,
     /// The next token may name the type of a cast.
     cast: bool,
+    /// It makes statements of strings.
+    executes: bool,
 }
 
 impl Reader<'_> {
@@ -120,7 +153,7 @@ impl Reader<'_> {
         if token.kind == TokenKind::Comment {
             return;
         }
-        let Source { names, casts, leaves_state } = &mut *self.source;
+        let Source { names, casts, said, leaves_state } = &mut *self.source;
         let cast = self.cast;
         self.cast = begins_cast(token) || cast && continues_cast(token);
         let told = name(token, &mut |name| {
@@ -133,6 +166,9 @@ impl Reader<'_> {
             }
         });
         *leaves_state |= !told;
+        if is_string(token.kind) {
+            said.extend(words(token.text));
+        }
         let last = std::mem::replace(&mut self.last, Last::Other);
         let sets = std::mem::take(&mut self.sets);
         match token.kind {
@@ -156,6 +192,7 @@ impl Reader<'_> {
         let temporary = last == Last::Create && matches!(word, b"temp" | b"temporary");
         let hold = last == Last::With && word == b"hold";
         let execute = last != Last::Dot && word == b"execute";
+        self.executes |= execute;
         self.source.leaves_state |= sets && !local || begins || temporary || hold || execute;
         self.sets = last == Last::Start && word == b"set";
         self.last = match word {
@@ -246,6 +283,18 @@ mod tests {
         }
         assert_eq!(at("h"), None);
         assert!(!each_name(br#"select U&"\0061""#, |_, _| {}));
+    }
+
+    #[test]
+    fn strings_count_where_statements_are_made_of_them() {
+        let said = |source: &str| {
+            let mut said: Vec<_> = screen(source).said.into_iter().collect();
+            said.sort();
+            said
+        };
+        assert!(said("begin raise notice 'pg_advisory_lock failed'; perform r.execute; end").is_empty());
+        let source = "begin execute 'select F(1)' using $$x.\"y\"$$, 'z$z'; end";
+        assert_eq!(said(source), ["$$", "$$x", "1", "f", "select", "x", "y", "z", "z$z"].map(Box::from));
     }
 
     #[test]

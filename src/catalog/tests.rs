@@ -26,6 +26,9 @@ fn own() -> Vec<FunctionRow> {
         function("pg_catalog", "set_config", "v"),
         function("pg_catalog", "pg_notify", "v"),
         function("pg_catalog", "pg_advisory_lock", "v"),
+        function("pg_catalog", "pg_advisory_unlock", "v"),
+        function("pg_catalog", "pg_advisory_xact_lock", "v"),
+        function("pg_catalog", "pg_try_advisory_xact_lock", "v"),
         function("pg_catalog", "any_value", "i"),
     ]
 }
@@ -72,6 +75,7 @@ const CALLS: Effects = Effects::CALLS_UNKNOWN;
 const DO: Effects = Effects::CALLS_UNKNOWN.with(Effects::OUTSIDE_TRANSACTION);
 const RUNS: Effects = Effects::RUNS_UNKNOWN;
 const NODE: Effects = Effects::NODE_LOCAL;
+const ADVISORY: Effects = Effects::TAKES_ADVISORY;
 
 #[test]
 fn before_a_server_was_asked() {
@@ -93,7 +97,9 @@ fn before_a_server_was_asked() {
             ("SELECT lo_create(0)", Access::Write, NONE),
             ("SELECT query_to_xml('DELETE FROM t', true, true, '')", Access::Write, CALLS),
             ("SELECT * FROM table_to_xml('t', true, true, '')", Access::Write, CALLS),
-            ("SELECT pg_advisory_lock(1)", Access::Write, Effects::ADVISORY_LOCK.with(NODE)),
+            ("SELECT pg_advisory_lock(1)", Access::Write, Effects::ADVISORY_LOCK.with(ADVISORY).with(NODE)),
+            ("SELECT pg_advisory_unlock(1)", Access::Write, Effects::ADVISORY_LOCK.with(NODE)),
+            ("SELECT pg_try_advisory_xact_lock(1)", Access::Write, ADVISORY.with(NODE)),
             ("SELECT pg_is_in_recovery()", Access::Read, NODE),
             ("SELECT * FROM pg_stat_activity", Access::Read, NODE),
             ("SELECT * FROM pg_class", Access::Read, NONE),
@@ -191,6 +197,19 @@ fn application() -> Catalog {
         defined('f', 127, "public.shares_in_perl", "vxp", ""),
         defined('f', 128, "public.dblink_connect", "vc", ""),
         defined('f', 126, "public.calls_homemade", "v", ";int;select homemade()"),
+        defined('f', 129, "public.locks", "s", "int;bool;select pg_try_advisory_xact_lock($1)"),
+        defined('f', 130, "public.makes", "v", ";bool;begin execute 'select locks(1)' into x; return x; end"),
+        defined(
+            'f',
+            131,
+            "public.makes_all",
+            "v",
+            ";bool;begin execute format('select %I(1)', 'pg_advisory_lock'); end",
+        ),
+        defined('f', 132, "public.talks", "v", ";int;begin raise notice 'pg_advisory_lock'; -- locks(1)\n end"),
+        defined('f', 133, "public.python_locks", "vxa", ""),
+        defined('f', 134, "public.unlocks", "v", ";bool;select pg_advisory_unlock(1)"),
+        defined('o', 0, "<#>", "129", ""),
         defined('o', 0, "===", "104", ""),
         defined('o', 0, "<->", "112", ""),
         defined('c', 0, "rt", "121", ""),
@@ -213,6 +232,8 @@ fn application() -> Catalog {
         relation(12, "public", "vanished", 't', "999"),
         relation(13, "public", "rt", 'p', ""),
         relation(14, "public", "reader", 'f', "108"),
+        relation(15, "public", "locked", 'f', "129"),
+        relation(16, "public", "locked_too", 'f', "pg_advisory_xact_lock"),
     ];
     Catalog::from_rows(7, own(), &definitions, &relations)
 }
@@ -274,6 +295,27 @@ fn functions_are_judged_by_their_sources() {
             ("SELECT writes_armed()", Access::Write, CALLS),
             ("SELECT uses_operator()", Access::Write, CALLS),
             ("SELECT attribute(rt) FROM rt", Access::Write, NONE),
+        ],
+    );
+}
+
+#[test]
+fn who_takes_advisory_locks_is_known() {
+    let all = ADVISORY.with(NODE);
+    check(
+        &application(),
+        &[
+            ("SELECT locks(1)", Access::Write, all),
+            ("SELECT makes()", Access::Write, CALLS.with(ADVISORY)),
+            ("SELECT makes_all()", Access::Write, CALLS.with(ADVISORY)),
+            ("SELECT talks()", Access::Write, NONE),
+            ("SELECT python_locks()", Access::Write, CALLS.with(ADVISORY)),
+            ("SELECT unlocks()", Access::Write, CALLS.with(NODE)),
+            ("SELECT * FROM locked", Access::Write, all),
+            ("SELECT * FROM locked_too", Access::Write, all),
+            ("SELECT 1 <#> 2", Access::Write, ADVISORY),
+            ("DO 'BEGIN PERFORM Locks(1); END'", Access::Write, DO.with(ADVISORY)),
+            ("DO 'BEGIN PERFORM pg_advisory_unlock(1); END'", Access::Write, DO),
         ],
     );
 }

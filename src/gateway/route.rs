@@ -117,6 +117,7 @@ pub(super) fn decide(
     let mut publishes = false;
     let mut alters_starts = false;
     let mut vacates: Vec<Box<str>> = Vec::new();
+    let mut useless = None;
     let mut noted: smallvec::SmallVec<[(Effects, Arc<crate::sql::Shape>); 2]> = smallvec::SmallVec::new();
     {
         let attributes = SessionAttributes(&session.settings);
@@ -132,6 +133,9 @@ pub(super) fn decide(
         };
         for part in session.parts() {
             let verdict = asker.catalog.judge(&part.analysis.shape, part.text, trust);
+            if held && useless.is_none() {
+                useless = useless_on_standby(&part, verdict.effects);
+            }
             if let Some(count) = blind
                 && shards::concerns_data(&part.analysis.shape, verdict.effects)
             {
@@ -253,30 +257,18 @@ pub(super) fn decide(
         asker.cluster.vacate(database);
     }
     route.vacates = vacates;
-    if held {
-        route.useless = session.parts().find_map(|part| useless_on_standby(&part));
-    }
+    route.useless = useless;
     Ok(route)
 }
 
-/// What a statement does that a standby does as well, for itself alone: two clients could hold one lock, one of them there.
-fn useless_on_standby(part: &Part<'_>) -> Option<&'static str> {
-    part.analysis.shape.statements.iter().find_map(|statement| {
-        // Not what gives one back: nobody has any there.
-        let lock = statement.functions.iter().any(|function| {
-            let name = function.name.strip_prefix("pg_").unwrap_or_default();
-            name.starts_with("try_advisory_") || name.starts_with("advisory_") && !name.starts_with("advisory_unlock")
-        });
-        // The body of a DO is a literal.
-        let takes = |rest: &[u8]| rest.get(9..16).is_none_or(|word| !word.eq_ignore_ascii_case(b"_unlock"));
-        let mut places = (0..part.text.len()).map(|at| &part.text[at..]);
-        let mentions = |rest: &[u8]| rest.get(..9).is_some_and(|word| word.eq_ignore_ascii_case(b"_advisory"));
-        if lock || statement.kind == Kind::Do && places.any(|rest| mentions(rest) && takes(rest)) {
-            return Some("an advisory lock");
-        }
-        let exports = statement.functions.iter().any(|function| *function.name == *"pg_export_snapshot");
-        exports.then_some("an exported snapshot")
-    })
+/// What a statement does, by itself or in what it runs, that a standby does as well, for itself alone: two clients could hold one
+/// lock, one of them there. Not what gives one back: nobody has any there.
+fn useless_on_standby(part: &Part<'_>, effects: Effects) -> Option<&'static str> {
+    if effects.any(Effects::TAKES_ADVISORY) {
+        return Some("an advisory lock");
+    }
+    let mut called = part.analysis.shape.statements.iter().flat_map(|statement| &statement.functions);
+    called.any(|function| *function.name == *"pg_export_snapshot").then_some("an exported snapshot")
 }
 
 /// Whether all the DDL that a text shows concerns what only its session sees.

@@ -1,6 +1,6 @@
-//! SQL's EXECUTE of a statement that the client prepared through the protocol: servers know it by a name of ours.
+//! SQL's EXECUTE and DEALLOCATE of a statement that the client prepared through the protocol: servers know it by a name of ours.
 //!
-//! Invariant: only a text that is one EXECUTE is changed, and in it only the name. The server holds the statement before the text goes
+//! Invariant: of EXECUTE only a text that is nothing else is changed, and in it only the name. The server holds the statement before the text goes
 //! out, or the text goes as it is and the server says that there is none.
 //!
 //! Deliberately absent: EXPLAIN EXECUTE and CREATE TABLE AS EXECUTE; what a name stands for once an EXECUTE itself was prepared, which
@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::{Op, Session, What};
-use crate::sql::{Analysis, Kind, Lexer, TextContext, TokenKind};
+use crate::sql::{Analysis, Effects, Kind, Lexer, TextContext, TokenKind};
 use crate::upstream::{Prepared, PreparedSet, StatementId, Upstream};
 use crate::wire::frontend;
 
@@ -65,6 +65,29 @@ impl Session {
         }
         let analysis = self.shared.analyzer.analyze(text, self.context);
         self.execution(&analysis, text).map(|(text, _)| text)
+    }
+
+    /// The statement of the client's own that a query string deallocates, if that is all it does.
+    pub(super) fn deallocated(&self, analysis: &Analysis) -> Option<(Box<[u8]>, StatementId)> {
+        let [only] = analysis.shape.statements.as_slice() else { return None };
+        let name = only.object.as_ref().filter(|_| only.kind == Kind::Deallocate)?;
+        let statement = self.statements.get(name.as_bytes())?;
+        Some((name.as_bytes().into(), statement.id))
+    }
+
+    /// The same for each statement of a string of several.
+    pub(super) fn deallocations(&self, analysis: &Analysis) -> Vec<Option<(Box<[u8]>, StatementId)>> {
+        let mut gone: Vec<&str> = Vec::new();
+        let statements = &analysis.shape.statements;
+        let own = statements.iter().map(|statement| {
+            let alone = statement.kind == Kind::Deallocate && !statement.effects.any(Effects::DROPS_PREPARED);
+            // The second time there is none.
+            let name = statement.object.as_deref().filter(|name| alone && !gone.contains(name))?;
+            let held = self.statements.get(name.as_bytes())?;
+            gone.push(name);
+            Some((name.as_bytes().into(), held.id))
+        });
+        own.collect()
     }
 
     /// What a message executes by SQL and the server may not hold as the client knows it.

@@ -11,9 +11,7 @@ use bytes::{Buf, BytesMut};
 
 use super::{Op, Session, Unit, What};
 use crate::sql::{Analysis, Effects, Kind};
-use crate::upstream::{
-    ErrorReply, Expected, Prepared, Private, Reading, Receiver as _, Replaced, Show, StatementId, Upstream,
-};
+use crate::upstream::{ErrorReply, Expected, Prepared, Private, Reading, Receiver as _, Replaced, Show, Upstream};
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::{TransactionStatus, frontend};
 
@@ -21,7 +19,7 @@ use crate::wire::{TransactionStatus, frontend};
 const REFUSED: &[u8] = b"pointsman refused this statement";
 
 /// A text that does nothing and fails only in a failed transaction, also on a standby.
-const NOTHING: &[u8] = b"UNLISTEN pointsman_none";
+pub(super) const NOTHING: &[u8] = b"UNLISTEN pointsman_none";
 
 /// What the last [`Session::forward`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,6 +193,10 @@ impl Session {
                 What::CloseStatement { held: Some(statement) } => {
                     let name = self.target_name(&frame);
                     rewrite.flush(&self.input, up);
+                    if statement.momentary && up.prepared.touch(statement.id) {
+                        // Nobody else will use it.
+                        up.close(statement.id, self);
+                    }
                     up.expect(Expected::Local { tag: b'3', client_name: name, statement: Some(statement) }, self);
                 }
                 What::CloseStatement { held: None } => {
@@ -361,14 +363,6 @@ impl Session {
         }
     }
 
-    /// The statement of the client's own that a query string deallocates, if that is all it does.
-    fn deallocated(&self, analysis: &Analysis) -> Option<(Box<[u8]>, StatementId)> {
-        let [only] = analysis.shape.statements.as_slice() else { return None };
-        let name = only.object.as_ref().filter(|_| only.kind == Kind::Deallocate)?;
-        let statement = self.statements.get(name.as_bytes())?;
-        Some((name.as_bytes().into(), statement.id))
-    }
-
     /// Before a name that the session does not know goes to the server as it is: it must not find there what is somebody
     /// else's.
     fn keep_foreign(&mut self, up: &mut Upstream, rewrite: &mut Rewrite<'_>, name: &[u8]) {
@@ -508,9 +502,10 @@ impl Session {
     }
 
     /// The client is about to be told anew what the statement returns: if DDL is known since it was parsed, the same text read
-    /// as it is now takes its place, and whatever has changed is not in its way.
+    /// as it is now takes its place, and whatever has changed is not in its way. Not where its moment would be another.
     fn renewed(&mut self, bind: &std::ops::Range<usize>, statement: Arc<Prepared>) -> Arc<Prepared> {
-        if statement.is_read_under(self.scope) || !statement.finds_the_same(&self.settings) {
+        let alike = statement.is_read_under(self.scope) || !statement.finds_the_same(&self.settings);
+        if alike || statement.momentary {
             return statement;
         }
         let reading = Reading { scope: self.scope, settings: Some(&self.settings), unsettled: false };

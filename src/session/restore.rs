@@ -1,6 +1,7 @@
 //! RESET: on a server that several clients use it goes to the server's own value, and the client's is the one that its start-up
 //! message gave. What sets that one again runs right behind, in the same message group or query string, and the client sees
-//! nothing of it: what comes next finds what it would find on a server of the client's own, and a rollback takes both back.
+//! nothing of it: what comes next finds what it would find on a server of the client's own, and a rollback takes both back. In a
+//! string with others, what stands for a DEALLOCATE is put in its place.
 //!
 //! Invariant: only what the RESET at hand has reset is set again, for as long as the RESET holds.
 //! Deliberately absent: DISCARD ALL as a Query, behind which nothing runs before the server was asked (`state`); RESET inside
@@ -9,6 +10,7 @@
 use std::ops::Range;
 
 use super::Session;
+use super::forward::NOTHING;
 use crate::sql::{self, Analysis, Effects, Kind, Statement, Understood};
 use crate::upstream::{Amended, Prepared, Upstream, literal, value_sql};
 use crate::wire::frame::{HEADER_LEN, cstr};
@@ -57,10 +59,17 @@ impl Session {
         analysis.shape.effects.any(SETS) && !self.baseline.is_empty()
     }
 
-    /// A Query's text with what sets again what it resets, if it resets anything.
+    /// Whether a text may deallocate, among other things, what was prepared through the protocol.
+    fn may_deallocate(&self, analysis: &Analysis) -> bool {
+        let several = analysis.shape.statements.len() > 1;
+        several && analysis.shape.effects.any(Effects::SQL_PREPARE) && !self.statements.is_empty()
+    }
+
+    /// A Query's text with what sets again what it resets, and what deallocates, if it does anything like that.
     #[inline]
     pub(super) fn amended(&self, analysis: &Analysis, frame: &[u8], up: &Upstream) -> Option<(Vec<u8>, Amended)> {
-        if self.may_reset(analysis) { self.amend(analysis, frontend::query(frame).ok()?, up) } else { None }
+        let may = self.may_reset(analysis) || self.may_deallocate(analysis);
+        if may { self.amend(analysis, frontend::query(frame).ok()?, up) } else { None }
     }
 
     fn amend(&self, analysis: &Analysis, text: &[u8], up: &Upstream) -> Option<(Vec<u8>, Amended)> {
@@ -68,7 +77,8 @@ impl Session {
         let more: Vec<_> = statements.iter().map(|statement| self.restoring(statement)).collect();
         // It cannot share a string with others.
         let discards = statements.iter().any(|statement| statement.kind == Kind::Discard);
-        if discards || more.iter().all(Vec::is_empty) {
+        let gone = if self.may_deallocate(analysis) { self.deallocations(analysis) } else { Vec::new() };
+        if discards || more.iter().all(Vec::is_empty) && gone.iter().all(Option::is_none) {
             return None;
         }
         if let [only] = statements.as_slice()
@@ -79,16 +89,26 @@ impl Session {
             // By itself it does nothing, and says so; two in one string are a transaction.
             return None;
         }
-        let ends = sql::statement_ends(text, self.context);
-        if ends.len() != more.len() {
+        let spans = sql::statement_spans(text, self.context);
+        if spans.len() != more.len() {
             // More statements than are told apart: it is seen to at the transaction's end.
             return None;
         }
         let (mut whole, mut amended, mut from) = (Vec::with_capacity(text.len() + 64), Amended::default(), 0);
-        for (end, more) in ends.into_iter().zip(more) {
-            whole.extend_from_slice(&text[from..end]);
+        let mut gone = gone.into_iter();
+        for (Range { start, end }, more) in spans.into_iter().zip(more) {
+            if let Some((name, statement)) = gone.next().flatten() {
+                whole.extend_from_slice(&text[from..start]);
+                whole.extend_from_slice(NOTHING);
+                let own = characters(&text[start..end]);
+                // Not shorter than what it stands for: what stands behind it is so many characters further on.
+                whole.resize(whole.len() + own.saturating_sub(NOTHING.len()), b' ');
+                amended.stands_for(characters(&text[..end]), NOTHING.len().saturating_sub(own), name, statement);
+            } else {
+                whole.extend_from_slice(&text[from..end]);
+                amended.one_of_the_clients();
+            }
             from = end;
-            amended.one_of_the_clients();
             for own in more {
                 amended.one_of_ours(characters(&text[..end]), own.len() + 1);
                 whole.push(b';');

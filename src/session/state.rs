@@ -160,7 +160,8 @@ impl Session {
     pub fn note(&mut self, effects: Effects, shape: &Shape) {
         // What is not known may have done that, too.
         self.advances |= effects.any(Effects::SEQUENCE | Effects::UNKNOWN | Effects::OPAQUE);
-        let effects = Effects(effects.0 & !Effects::SEQUENCE.0);
+        // Those are no state of the session's.
+        let effects = Effects(effects.0 & !(Effects::SEQUENCE.0 | Effects::TAKES_ADVISORY.0));
         self.effects |= effects;
         if effects == Effects::NONE {
             return;

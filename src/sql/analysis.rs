@@ -357,6 +357,8 @@ impl Effects {
     /// the connections of dblink, the shared dictionaries of PL/Perl, PL/Python and PL/Tcl, temporary replication slots,
     /// a session's replication origin, a base backup between its start and its stop.
     pub const PROCESS: Self = Self(1 << 21);
+    /// Takes an advisory lock, the session's or the transaction's: one that is taken on a standby keeps nobody out elsewhere.
+    pub const TAKES_ADVISORY: Self = Self(1 << 22);
 
     /// Both sets together.
     #[must_use]

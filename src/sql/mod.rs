@@ -11,6 +11,7 @@ mod equality;
 mod hints;
 mod lexer;
 mod literal;
+mod moment;
 mod names;
 mod normal;
 mod parse;
@@ -26,7 +27,8 @@ pub use analysis::{
 };
 pub use cache::{Analyzer, CacheStats, TextContext};
 pub use lexer::{Lexer, Token, TokenKind};
-pub use read::statement_ends;
+pub use moment::names_moment;
+pub use read::statement_spans;
 pub use stream::Stream;
 
 pub(crate) use literal::{fold_word as word_name, unquoted_name};

@@ -12,13 +12,15 @@ pub(crate) fn function_effects(name: &str) -> Effects {
     match name {
         "nextval" | "setval" => Effects::SEQUENCE,
         "currval" | "lastval" => Effects::SEQUENCE | Effects::CURRVAL,
-        "pg_advisory_lock"
-        | "pg_advisory_lock_shared"
-        | "pg_try_advisory_lock"
-        | "pg_try_advisory_lock_shared"
-        | "pg_advisory_unlock"
-        | "pg_advisory_unlock_shared"
-        | "pg_advisory_unlock_all" => Effects::ADVISORY_LOCK | Effects::NODE_LOCAL,
+        "pg_advisory_lock" | "pg_advisory_lock_shared" | "pg_try_advisory_lock" | "pg_try_advisory_lock_shared" => {
+            Effects::ADVISORY_LOCK | Effects::TAKES_ADVISORY | Effects::NODE_LOCAL
+        }
+        "pg_advisory_unlock" | "pg_advisory_unlock_shared" | "pg_advisory_unlock_all" => {
+            Effects::ADVISORY_LOCK | Effects::NODE_LOCAL
+        }
+        _ if name.starts_with("pg_advisory_xact_") || name.starts_with("pg_try_advisory_xact_") => {
+            Effects::TAKES_ADVISORY | Effects::NODE_LOCAL
+        }
         // Connections, slots that may be temporary, origins and backups, which live as long as the session and which
         // DISCARD ALL leaves alone.
         "dblink_connect"
@@ -73,8 +75,7 @@ fn node_local_function(name: &str) -> bool {
         "pg_terminate_backend",
         "pg_trigger_depth",
     ];
-    const PREFIXES: [&str; 21] = [
-        "pg_advisory_xact_",
+    const PREFIXES: [&str; 19] = [
         "pg_backup_",
         "pg_control_",
         "pg_current_wal_",
@@ -91,7 +92,6 @@ fn node_local_function(name: &str) -> bool {
         "pg_stop_backup",
         "pg_start_backup",
         "pg_switch_wal",
-        "pg_try_advisory_xact_",
         "pg_wal_replay_",
         // Refused during recovery.
         "pg_walfile_name",
@@ -342,8 +342,9 @@ mod tests {
     fn effects_by_name() {
         let check = |name, effects: Effects| assert_eq!(function_effects(name), effects, "{name}");
         check("nextval", Effects::SEQUENCE);
-        check("pg_advisory_lock", Effects::ADVISORY_LOCK | Effects::NODE_LOCAL);
-        check("pg_advisory_xact_lock", Effects::NODE_LOCAL);
+        check("pg_advisory_lock", Effects::ADVISORY_LOCK | Effects::TAKES_ADVISORY | Effects::NODE_LOCAL);
+        check("pg_advisory_unlock", Effects::ADVISORY_LOCK | Effects::NODE_LOCAL);
+        check("pg_try_advisory_xact_lock_shared", Effects::TAKES_ADVISORY | Effects::NODE_LOCAL);
         check("pg_is_in_recovery", Effects::NODE_LOCAL);
         check("pg_terminate_backend", Effects::NODE_LOCAL);
         check("pg_stat_get_activity", Effects::NODE_LOCAL);

@@ -2,6 +2,8 @@
 //!
 //! Deliberately absent: bounds, which `parse` keeps, and memory, which `cache` is.
 
+use std::ops::Range;
+
 use super::analysis::Shape;
 use super::cache::{TextContext, opaque};
 use super::lexer::{Lexer, TokenKind};
@@ -9,9 +11,9 @@ use super::parse;
 use super::sketch::{Boundary, Sketcher};
 use super::tokens::Spot;
 
-/// Where the statements of a text end, before their semicolons, in bytes: as many as the text's shape has statements.
+/// Where the statements of a text begin, and end before their semicolons, in bytes: as many as the text's shape has statements.
 #[must_use]
-pub fn statement_ends(text: &[u8], context: TextContext) -> Vec<usize> {
+pub fn statement_spans(text: &[u8], context: TextContext) -> Vec<Range<usize>> {
     let conforming = context.standard_conforming_strings;
     let mut sketcher = Sketcher::new(conforming);
     Lexer::whole(text, conforming, |token| {
@@ -19,8 +21,8 @@ pub fn statement_ends(text: &[u8], context: TextContext) -> Vec<usize> {
     });
     sketcher.finish();
     // What can be cut at offsets that do not fit was not read as a whole.
-    let ends = sketcher.statements.iter().map(|statement| statement.span.1 as usize);
-    ends.filter(|end| *end <= text.len()).collect()
+    let spans = sketcher.statements.iter().map(|statement| statement.span.0 as usize..statement.span.1 as usize);
+    spans.filter(|span| span.start <= span.end && span.end <= text.len()).collect()
 }
 
 /// The shape of a text of at most [`parse::TEXT_LIMIT`] bytes. `literals` are those that normalisation dropped.

@@ -1,10 +1,12 @@
-//! A Query into which statements of the gateway's own were put: what the client sees of its answer is that to its own text.
+//! A Query into which statements of the gateway's own were put, or in which they stand for the client's: what the client sees of
+//! its answer is that to its own text.
 //!
 //! Invariant: a server completes the statements of a string in their order, one after the other, each of them once.
 //! Deliberately absent: what the statements are.
 
 use bytes::{BufMut, BytesMut};
 
+use super::StatementId;
 use crate::wire::frame::{HEADER_LEN, cstr};
 
 /// Where the gateway's statements stand among the client's.
@@ -16,6 +18,8 @@ pub struct Amended {
     completed: usize,
     /// Behind how many characters of the client's text how many more stand.
     more: Vec<(usize, usize)>,
+    /// Positions of what stands for a DEALLOCATE of what servers know by another name, with the client's name for that.
+    deallocates: Vec<(usize, Box<[u8]>, StatementId)>,
 }
 
 impl Amended {
@@ -28,6 +32,20 @@ impl Amended {
     pub fn one_of_ours(&mut self, at: usize, len: usize) {
         self.own.push(true);
         self.more.push((at, len));
+    }
+
+    /// Notes that the next statement stands for a DEALLOCATE of the client's, which ends behind `at` characters of its text and is
+    /// `more` characters shorter.
+    pub fn stands_for(&mut self, at: usize, more: usize, client_name: Box<[u8]>, statement: StatementId) {
+        self.deallocates.push((self.own.len(), client_name, statement));
+        self.more.push((at, more));
+        self.own.push(false);
+    }
+
+    /// What the statement that is about to complete has deallocated.
+    pub(super) fn deallocated(&self) -> Option<(Box<[u8]>, StatementId)> {
+        let (_, name, statement) = self.deallocates.iter().find(|(at, ..)| *at == self.completed)?;
+        Some((name.clone(), *statement))
     }
 
     /// Whether what the server says now it says of the gateway's.

@@ -267,10 +267,7 @@ impl Upstream {
                 self.executed()
             }
             (b'C', Some(Expected::Deallocate { client_name, statement })) => {
-                to.parse_failed(client_name, *statement);
-                let mut bytes = BytesMut::new();
-                backend::write_complete(&mut bytes, "DEALLOCATE");
-                Ok(Verdict::Replace(bytes))
+                Ok(deallocation(client_name, *statement, to))
             }
             (b'I' | b's', Some(Expected::Execute | Expected::Query)) => self.executed(),
             (b'T' | b'c', Some(Expected::Query)) | (b'c', Some(Expected::Execute)) => Ok(Verdict::Keep),
@@ -308,9 +305,13 @@ impl Upstream {
     }
 
     fn judge_amended<R: Receiver>(&mut self, tag: u8, frame: &[u8], to: &mut R) -> Verdict {
+        let deallocated = self.amended().filter(|_| tag == b'C').and_then(|amended| amended.deallocated());
         let own = self.amended().is_some_and(|amended| if tag == b'C' { amended.complete() } else { amended.hides() });
         if own {
             return Verdict::Drop;
+        }
+        if let Some((name, statement)) = deallocated {
+            return deallocation(&name, statement, to);
         }
         match tag {
             b'C' => self.completed(frame.get(HEADER_LEN..frame.len() - 1).unwrap_or_default(), to),
@@ -405,6 +406,10 @@ impl Upstream {
             _ => None,
         };
         self.outdated |= sqlstate == *b"0A000" && fields.routine.as_deref() == Some("RevalidateCachedQuery");
+        if let Some(id) = Some(frame).filter(|_| whole).and_then(|frame| own_names::missing(frame, sqlstate)) {
+            // A function or a DO has deallocated it unseen: who uses it next prepares it anew.
+            self.prepared.doubt(id);
+        }
         to.error(sqlstate);
         let replacement =
             replacement.or_else(|| whole.then(|| own_names::translated(frame, sqlstate, |id| to.name_of(id)))?);
@@ -453,6 +458,14 @@ impl Upstream {
             to.group_reopened();
         }
     }
+}
+
+/// The client's statement is gone; what is completed has another tag.
+fn deallocation<R: Receiver>(client_name: &[u8], statement: StatementId, to: &mut R) -> Verdict {
+    to.parse_failed(client_name, statement);
+    let mut bytes = BytesMut::new();
+    backend::write_complete(&mut bytes, "DEALLOCATE");
+    Verdict::Replace(bytes)
 }
 
 /// Whether a prefix of an ErrorResponse says that the connection ends.

@@ -3,6 +3,8 @@
 //! Invariant: an error is changed only where PostgreSQL names a statement of this client's in it, in its own words.
 //! Deliberately absent: messages in other languages than English, which stay as they are.
 
+use std::ops::Range;
+
 use bytes::{BufMut, BytesMut};
 
 use super::StatementId;
@@ -21,15 +23,8 @@ pub(super) fn translated<'a>(
     if !matches!(&sqlstate, b"08P01" | b"26000" | b"42601" | b"42P05") {
         return None;
     }
-    let at = frame.windows(NAMED.len()).position(|part| part == NAMED)? + NAMED.len();
-    let digits = frame[at..].iter().position(|byte| !byte.is_ascii_digit())?;
-    let end = at + digits;
-    if frame[end] != b'"' {
-        return None;
-    }
-    let id = std::str::from_utf8(&frame[at..end]).ok()?.parse().ok()?;
-    let name = name_of(StatementId::from_number(id))?;
-    let start = at - b"pm_".len();
+    let (Range { start, end }, id) = named(frame)?;
+    let name = name_of(id)?;
     let mut out = BytesMut::with_capacity(frame.len() + name.len());
     out.put_u8(frame[0]);
     let body = frame.len() - HEADER_LEN - (end - start) + name.len();
@@ -38,6 +33,24 @@ pub(super) fn translated<'a>(
     out.put_slice(name);
     out.put_slice(&frame[end..]);
     Some(out)
+}
+
+/// The statement that an ErrorResponse says does not exist, if it has a name of ours.
+pub(super) fn missing(frame: &[u8], sqlstate: [u8; 5]) -> Option<StatementId> {
+    let (Range { end, .. }, id) = named(frame).filter(|_| sqlstate == *b"26000")?;
+    frame[end..].starts_with(b"\" does not exist\0").then_some(id)
+}
+
+/// Where an ErrorResponse names a statement of ours, and which.
+fn named(frame: &[u8]) -> Option<(Range<usize>, StatementId)> {
+    let at = frame.windows(NAMED.len()).position(|part| part == NAMED)? + NAMED.len();
+    let digits = frame[at..].iter().position(|byte| !byte.is_ascii_digit())?;
+    let end = at + digits;
+    if frame[end] != b'"' {
+        return None;
+    }
+    let id = std::str::from_utf8(&frame[at..end]).ok()?.parse().ok()?;
+    Some((at - b"pm_".len()..end, StatementId::from_number(id)))
 }
 
 #[cfg(test)]

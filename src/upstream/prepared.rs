@@ -4,7 +4,8 @@
 //! Invariant: a [`StatementId`] stands for one text, one list of types and one [`Reading`] for the life of the process, so
 //! that a name made from it never means two things on a server: PostgreSQL refuses a statement whose result would have
 //! other columns than when it was parsed ("cached plan must not change result type"). Its constants mean what they meant to
-//! the client that parsed it, whatever has been set since ([`Prepared::misread`]).
+//! the client that parsed it, whatever has been set since ([`Prepared::misread`]); one that stands for the moment at which it is
+//! parsed (`'now'`) is no two clients' ([`Prepared::momentary`]).
 //!
 //! Approximate: PostgreSQL reads constants anew after DDL on what the statement names; here that happens on no server that
 //! still holds it.
@@ -20,7 +21,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::Settings;
-use crate::sql::{Analysis, Kind};
+use crate::sql::{Analysis, Kind, names_moment};
 use crate::wire::frame::HEADER_LEN;
 
 /// Names a prepared statement within the process.
@@ -65,6 +66,8 @@ pub struct Prepared {
     constants: Settings,
     /// Whether they matter.
     constant: bool,
+    /// A literal of it may stand for the moment of its Parse: each Parse makes one anew.
+    pub momentary: bool,
     /// What servers said of it when it was described first.
     described: Described,
     /// Where a Parse of it succeeded, the latest last.
@@ -349,11 +352,24 @@ impl Registry {
         let unsettled = reading.unsettled;
         let reading = (reading.schema(), reading.names().map(|value| value.map(Box::from)));
         let (described, proven) = (Described::default(), Mutex::default());
-        let (text, types) = (text.into(), types.into());
-        Prepared { id, text, types, analysis, reading, unsettled, constants: held, constant, described, proven, listed }
+        let (text, types, momentary) = (text.into(), types.into(), false);
+        Prepared {
+            id,
+            text,
+            types,
+            analysis,
+            reading,
+            unsettled,
+            constants: held,
+            constant,
+            momentary,
+            described,
+            proven,
+            listed,
+        }
     }
 
-    /// The shared statement of this text and these types, read like this.
+    /// The shared statement of this text and these types, read like this; one that nobody else gets if it is momentary.
     pub fn share(
         &self,
         text: &[u8],
@@ -382,8 +398,16 @@ impl Registry {
             }
             others.push(held);
         }
+        let analysis = analysis();
+        // Those are never found, so that no other text pays for the look.
+        let momentary = constant && names_moment(text, &analysis);
+        let own = momentary.then(|| self.unique());
+        let hash = own.unwrap_or(hash);
+        let reading = Reading { scope: Scope { own: own.unwrap_or(reading.scope.own), ..reading.scope }, ..reading };
         let listed = Listed { list: Arc::downgrade(&self.list), hash };
-        let made = Arc::new(self.make(text, types, reading, constant, analysis(), Some(listed)));
+        let mut made = self.make(text, types, reading, constant, analysis, Some(listed));
+        made.momentary = momentary;
+        let made = Arc::new(made);
         list.by_hash.entry(hash).or_default().push(Arc::downgrade(&made));
         made
     }
@@ -585,6 +609,13 @@ impl PreparedSet {
         Some(!held.changed && held.sent_in.is_none_or(|sent_in| sent_in == group))
     }
 
+    /// Whether the server still holds it is not known.
+    pub(super) fn doubt(&mut self, id: StatementId) {
+        if self.held.contains_key(&id) {
+            self.insert(id, DOUBTED);
+        }
+    }
+
     pub(super) fn remove(&mut self, id: StatementId) {
         self.held.remove(&id);
     }
@@ -622,6 +653,11 @@ mod tests {
             let other = share_as("SELECT 1", &[0, 0], reading);
             assert!(other.id != one.id && Arc::ptr_eq(&other, &share_as("SELECT 1", &[0, 0], reading)));
         }
+        // What is read at another moment is another, and goes like any.
+        let text = "SELECT 'now'::date";
+        let (first, second) = (share(text, &[0, 0]), share(text, &[0, 0]));
+        assert!(first.momentary && second.momentary && first.id != second.id && !one.momentary);
+        drop((first, second));
         let id = one.id;
         drop(one);
         assert_eq!(registry.len(), 1);

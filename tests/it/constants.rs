@@ -199,3 +199,60 @@ fn first_value(answer: Vec<(u8, Vec<u8>)>) -> String {
     let len = u32::from_be_bytes([row[2], row[3], row[4], row[5]]) as usize;
     String::from_utf8_lossy(&row[6..6 + len]).into_owned()
 }
+
+/// PostgreSQL folds `'now'` into a statement when it is parsed: each Parse is the client's own, and no client is told of a moment
+/// before it came.
+#[test]
+fn a_moment_is_that_of_the_clients_own_parse() {
+    let database = database("constants_moment");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"2s\"").start();
+    let client = || Raw::log_in(gateway.port, "demo", &database);
+    let clock =
+        |client: &mut Raw| say(client, &query("SELECT extract(epoch FROM clock_timestamp())")).parse::<f64>().unwrap();
+    for text in [
+        "SELECT extract(epoch FROM 'now'::timestamptz)",
+        "SELECT extract(epoch FROM timestamptz E'NOW')",
+        "SELECT extract(epoch FROM $$ now $$::timestamptz)",
+        "SELECT extract(epoch FROM ('{2020-01-01,now}'::timestamptz[])[2])",
+    ] {
+        // On the primary, where all have the one server.
+        let text = &format!("{text} FROM pg_current_xact_id()");
+        let (mut first, mut second) = (client(), client());
+        say(&mut first, &prepare(text.as_bytes()));
+        let moment = say(&mut first, &run(true));
+        let before = clock(&mut second);
+        assert!(moment.parse::<f64>().unwrap() < before, "{text}");
+        say(&mut second, &prepare(text.as_bytes()));
+        let another = say(&mut second, &run(true));
+        assert!(another.parse::<f64>().unwrap() > before, "{text}");
+        // Each keeps its own, and a new Parse by the same client is another, with its Close in the same group or before.
+        for described in [false, true] {
+            assert_eq!(say(&mut first, &run(described)), moment, "{text}");
+            assert_eq!(say(&mut second, &run(described)), another, "{text}");
+        }
+        let close = message(b'C', b"Ss\0");
+        for close in [close.clone(), [close, message(b'S', b"")].concat()] {
+            let before = clock(&mut first);
+            first.send(&[&close[..], &prepare(text.as_bytes())].concat());
+            let ready = 1 + usize::from(close.ends_with(&message(b'S', b"")));
+            assert!((0..ready).all(|_| first.until(b'Z').iter().all(|(tag, _)| *tag != b'E')));
+            assert!(say(&mut first, &run(false)).parse::<f64>().unwrap() > before, "{text}");
+        }
+        // A Close that is skipped behind an error has not happened; the server that would have closed it may prepare it anew.
+        let bad = message(b'P', b"bad\0SELEC\0\0\0");
+        second.send(&[bad, message(b'C', b"Ss\0"), message(b'S', b"")].concat());
+        assert!(second.until(b'Z').iter().any(|(tag, _)| *tag == b'E'));
+        assert!(say(&mut second, &run(false)) >= another, "{text}");
+    }
+    if direct() {
+        return;
+    }
+    // What is evaluated when it runs is shared as ever.
+    let (mut first, mut second) = (client(), client());
+    for client in [&mut first, &mut second] {
+        say(client, &prepare(b"SELECT now() > '2020-01-01' FROM pg_current_xact_id()"));
+        assert_eq!(say(client, &run(true)), "t");
+    }
+    let held = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT now() >%'";
+    assert_eq!(say(&mut first, &query(held)), "1");
+}

@@ -1,6 +1,6 @@
 //! SQL's EXECUTE of what was prepared through the protocol, which is one name space for both.
 
-use crate::support::{Gateway, Raw, database, message, sqlstate};
+use crate::support::{Gateway, Raw, database, direct, message, sqlstate};
 
 fn query(text: &str) -> Vec<u8> {
     message(b'Q', &[text.as_bytes(), b"\0"].concat())
@@ -102,4 +102,90 @@ fn what_fails_is_said_in_the_clients_words() {
     assert_eq!(told(&mut client, &query("DEALLOCATE ALL"), 1), ["DEALLOCATE ALL"]);
     told(&mut client, &[parse("q", "SELECT 'again'"), sync()].concat(), 1);
     assert_eq!(told(&mut client, &query("EXECUTE q"), 1), ["again", "SELECT 1"]);
+}
+
+/// DEALLOCATE of what was prepared through the protocol, in a string with others.
+#[test]
+fn a_string_deallocates_what_was_prepared_through_the_protocol() {
+    let database = database("deallocated_together");
+    let gateway = Gateway::setup().pool("size = 1").start();
+    let mut client = Raw::log_in(gateway.port, "demo", &database);
+    let gone = |name: &str| format!("26000 prepared statement \"{name}\" does not exist");
+    for (text, expected, left) in [
+        ("DEALLOCATE a; DEALLOCATE b", vec!["DEALLOCATE", "DEALLOCATE"], [false, false]),
+        ("BEGIN; DEALLOCATE a; COMMIT", vec!["BEGIN", "DEALLOCATE", "COMMIT"], [false, true]),
+        ("begin;;deallocate prepare \"b\" /* so */ ; rollback", vec!["BEGIN", "DEALLOCATE", "ROLLBACK"], [true, false]),
+        ("SELECT 'x'; DEALLOCATE a; SELECT 'y'", vec!["x", "SELECT 1", "DEALLOCATE", "y", "SELECT 1"], [false, true]),
+        ("SELECT 'longer'; DEALLOCATE a; SELECT 1/0", vec!["longer", "SELECT 1", "DEALLOCATE", "22012"], [false, true]),
+        ("SELECT 1/0; DEALLOCATE a", vec!["22012"], [true, true]),
+        ("DEALLOCATE a; DEALLOCATE a", vec!["DEALLOCATE", "26000"], [false, true]),
+        ("DEALLOCATE nosuch; DEALLOCATE a", vec!["26000"], [true, true]),
+        (
+            "PREPARE c AS SELECT 1; DEALLOCATE a; DEALLOCATE c",
+            vec!["PREPARE", "DEALLOCATE", "DEALLOCATE"],
+            [false, true],
+        ),
+        ("DEALLOCATE a; DEALLOCATE ALL", vec!["DEALLOCATE", "DEALLOCATE ALL"], [false, false]),
+        ("BEGIN; SELECT 1/0; DEALLOCATE a", vec!["BEGIN", "22012"], [true, true]),
+        ("DEALLOCATE a; ROLLBACK", vec!["25P02"], [true, true]),
+        ("ROLLBACK; DEALLOCATE a", vec!["ROLLBACK", "DEALLOCATE"], [false, true]),
+    ] {
+        let failed = text.starts_with("DEALLOCATE a; ROLLBACK") || text.starts_with("ROLLBACK");
+        if !failed {
+            told(&mut client, &[parse("a", "SELECT 'a'"), sync()].concat(), 1);
+            told(&mut client, &[parse("b", "SELECT 'b'"), sync()].concat(), 1);
+        }
+        let answer: Vec<_> = told(&mut client, &query(text), 1)
+            .iter()
+            .map(|said| {
+                said.split_once(' ').filter(|(code, _)| code.len() == 5).map_or(&**said, |(code, _)| code).to_owned()
+            })
+            .collect();
+        assert_eq!(answer, expected, "{text}");
+        if text.starts_with("BEGIN; SELECT 1/0") || text.starts_with("DEALLOCATE a; ROLLBACK") {
+            continue;
+        }
+        for (name, left) in ["a", "b"].into_iter().zip(left) {
+            let answer = told(&mut client, &[run(name), sync()].concat(), 1);
+            let expected = if left { vec![name.to_owned(), "SELECT 1".to_owned()] } else { vec![gone(name)] };
+            assert_eq!(answer, expected, "{text}");
+        }
+        told(&mut client, &query("DEALLOCATE a"), 1);
+        told(&mut client, &query("DEALLOCATE b"), 1);
+    }
+    // What stands behind it is where the client wrote it.
+    for text in ["DEALLOCATE a; SELECT nosuch", "DEALLOCATE  /* a long way to say so */ a; SELECT nosuch"] {
+        told(&mut client, &[parse("a", "SELECT 'a'"), sync()].concat(), 1);
+        client.send(&query(text));
+        let answer = client.until(b'Z');
+        let (_, error) = answer.iter().find(|(tag, _)| *tag == b'E').unwrap();
+        let position = error.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"P")).unwrap();
+        let at = text.find("nosuch").unwrap() + 1;
+        assert_eq!(String::from_utf8_lossy(position), at.to_string(), "{text}");
+        told(&mut client, &query("DEALLOCATE a"), 1);
+    }
+}
+
+/// What a DO deallocates is not noticed; whoever misses it on that server is told so once, and then it is prepared there again.
+#[test]
+fn what_was_deallocated_unseen_is_missed_once() {
+    let database = database("deallocated_unseen");
+    let gateway = Gateway::setup().pool("size = 1").start();
+    let log_in = || Raw::log_in(gateway.port, "demo", &database);
+    let (mut one, mut other) = (log_in(), log_in());
+    let text = "SELECT 'a' FROM pg_current_xact_id()";
+    for client in [&mut one, &mut other] {
+        told(client, &[parse("a", text), sync()].concat(), 1);
+    }
+    let answer = told(&mut one, &query("DO 'BEGIN PERFORM pg_current_xact_id(); EXECUTE ''DEALLOCATE ALL''; END'"), 1);
+    assert_eq!(answer, ["DO"]);
+    if direct() {
+        return;
+    }
+    let missed = "26000 prepared statement \"a\" does not exist";
+    assert_eq!(told(&mut other, &[run("a"), sync()].concat(), 1), [missed]);
+    for client in [&mut other, &mut one] {
+        assert_eq!(told(client, &[run("a"), sync()].concat(), 1), ["a", "SELECT 1"]);
+        assert_eq!(told(client, &query("EXECUTE a"), 1), ["a", "SELECT 1"]);
+    }
 }

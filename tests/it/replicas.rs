@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::SimpleQueryMessage::Row;
 
-use crate::support::{Gateway, database, direct, eventually, succeed, tool};
+use crate::support::{Gateway, Raw, database, direct, eventually, message, sqlstate, succeed, tool};
 
 const WHERE: &str = "SELECT current_setting('cluster_name')";
 
@@ -286,4 +286,79 @@ async fn a_read_outlives_the_replica_that_it_runs_on() {
     let simple = simple.unwrap();
     assert!(simple.iter().any(|message| matches!(message, Row(row) if row.get(0) == Some("primary"))));
     assert!(counted(&gateway, "pointsman_reads_run_again_total") >= 3);
+}
+
+/// An advisory lock on a replica keeps nobody out: what takes one in a transaction there is refused, however it is called, and
+/// so is nothing else.
+#[test]
+fn no_lock_is_taken_where_it_excludes_nobody() {
+    let database = database("replica_locks");
+    let gateway = Gateway::start();
+    let mut owner = Raw::log_in(gateway.port, "demo", &database);
+    for step in [
+        "CREATE TABLE tt (n int); INSERT INTO tt VALUES (1)",
+        "CREATE FUNCTION wl_sql(bigint) RETURNS bool LANGUAGE sql AS 'SELECT pg_try_advisory_xact_lock($1)'",
+        "CREATE FUNCTION wl_stable(bigint) RETURNS bool STABLE LANGUAGE sql AS 'SELECT pg_try_advisory_xact_lock($1)'",
+        "CREATE FUNCTION wl_deep(bigint) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN wl_sql($1); END'",
+        "CREATE FUNCTION wl_text(bigint) RETURNS bool LANGUAGE plpgsql AS $f$ DECLARE r bool; \
+         BEGIN EXECUTE 'SELECT wl_sql($1)' INTO r USING $1; RETURN r; END $f$",
+        "CREATE VIEW wl_view AS SELECT pg_try_advisory_xact_lock(42) AS r",
+        "CREATE FUNCTION wl_two(bigint, bigint) RETURNS bool LANGUAGE sql AS 'SELECT wl_sql($1)'",
+        "CREATE FUNCTION counted(text) RETURNS bigint LANGUAGE plpgsql AS $f$ DECLARE r bigint; \
+         BEGIN EXECUTE 'SELECT count(*) FROM ' || $1 INTO r; RETURN r; END $f$",
+        "CREATE FUNCTION unlocked() RETURNS bool LANGUAGE sql AS 'SELECT pg_advisory_unlock(42)'",
+        "CREATE OPERATOR <#> (leftarg = bigint, rightarg = bigint, function = wl_two)",
+    ] {
+        assert_eq!(ask(&mut owner, step), "");
+    }
+    let mut other = Raw::log_in(gateway.port, "demo", &database);
+    let mut begin = |text: &str| {
+        assert_eq!(ask(&mut other, "BEGIN READ ONLY"), "");
+        assert_eq!(ask(&mut other, "SELECT count(*) FROM tt"), "1");
+        let answers = (ask(&mut other, "SELECT pg_is_in_recovery()"), ask(&mut other, text));
+        ask(&mut other, "ROLLBACK");
+        answers
+    };
+    if !direct() {
+        eventually("a transaction is on a replica and the last of them is known", || {
+            begin("SELECT 42::bigint <#> 1::bigint") == ("t".to_owned(), "0A000".to_owned())
+        });
+    }
+    assert_eq!(ask(&mut owner, "SELECT pg_advisory_lock(42)"), "");
+    for text in [
+        "SELECT wl_sql(42)",
+        "SELECT wl_stable(42)",
+        "SELECT wl_deep(42)",
+        "SELECT wl_text(42)",
+        "SELECT r FROM wl_view",
+        "SELECT 42::bigint <#> 1::bigint",
+        "SELECT pg_try_advisory_xact_lock(42)",
+        "DO $$BEGIN PERFORM wl_sql(42); END$$",
+    ] {
+        let (_, answer) = begin(text);
+        let expected = match text {
+            _ if !direct() => "0A000",
+            text if text.starts_with("DO") => "",
+            _ => "f",
+        };
+        assert_eq!(answer, expected, "{text}");
+        // On the primary it is the same lock.
+        let answer = ask(&mut owner, &format!("BEGIN READ ONLY; {text}; ROLLBACK"));
+        assert_eq!(answer, if text.starts_with("DO") { "" } else { "t" }, "{text}");
+    }
+    // What takes none runs where it is.
+    for (text, expected) in [("SELECT counted('tt')", "1"), ("SELECT unlocked()", "f")] {
+        assert_eq!(begin(text).1, expected, "{text}");
+    }
+}
+
+/// The first value of the answer, or the SQLSTATE of the error.
+fn ask(client: &mut Raw, text: &str) -> String {
+    client.send(&message(b'Q', &[text.as_bytes(), b"\0"].concat()));
+    let answer = client.until(b'Z');
+    if let Some((_, error)) = answer.iter().find(|(tag, _)| *tag == b'E') {
+        return sqlstate(error);
+    }
+    let row = answer.iter().find(|(tag, _)| *tag == b'D');
+    row.map(|(_, row)| String::from_utf8_lossy(&row[6..]).into_owned()).unwrap_or_default()
 }
