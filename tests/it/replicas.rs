@@ -62,6 +62,46 @@ async fn reads_go_to_replicas_by_weight_and_writes_to_the_primary() {
     }
 }
 
+/// A standby has what the primary has logged ahead: 33 where three values were taken.
+#[tokio::test]
+async fn how_far_a_sequence_has_come_the_primary_tells() {
+    let database = database("counters");
+    let gateway = Gateway::start();
+    let client = gateway.connect(&database).await;
+    let made = "CREATE SCHEMA x; CREATE SEQUENCE s; CREATE TABLE x.t (id serial, i int GENERATED ALWAYS AS IDENTITY); \
+                CREATE VIEW v AS SELECT last_value FROM x.t_id_seq; \
+                CREATE FUNCTION came() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT last_value FROM s'; \
+                CREATE FUNCTION came(regclass) RETURNS bigint LANGUAGE plpgsql STABLE AS \
+                'BEGIN RETURN pg_sequence_last_value($1); END'; INSERT INTO x.t DEFAULT VALUES; INSERT INTO x.t DEFAULT VALUES; \
+                INSERT INTO x.t DEFAULT VALUES; SELECT nextval('s'), nextval('s'), nextval('s')";
+    client.batch_execute(made).await.unwrap();
+    gateway.replicas_serve(&database);
+    // Until the catalogue has them, what is read of them goes to the primary in any case.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    for sql in [
+        "SELECT last_value FROM s",
+        "SELECT last_value FROM public.s WHERE is_called",
+        "SELECT (r.*).last_value FROM (SELECT * FROM s) r",
+        "SELECT last_value FROM x.t_id_seq",
+        "SELECT last_value FROM x.t_i_seq",
+        "SELECT last_value FROM v",
+        "SELECT came()",
+        "SELECT came('s')",
+        "SELECT pg_sequence_last_value('s')",
+        "SELECT last_value FROM pg_sequences WHERE sequencename = 's'",
+    ] {
+        for _ in 0..2 {
+            assert_eq!(gateway.query(&database, sql), "3", "{sql}");
+            assert_eq!(client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 3, "{sql}");
+        }
+    }
+    // What is fixed by their definition is a replica's as well.
+    let fixed = "SELECT current_setting('cluster_name') FROM information_schema.sequences WHERE sequence_name = 's'";
+    if !direct() {
+        assert_ne!(gateway.query(&database, fixed), "primary");
+    }
+}
+
 /// This driver prepares with one message and executes with another: both must not take a turn.
 #[tokio::test]
 async fn what_only_prepares_takes_no_turn() {
