@@ -224,6 +224,9 @@ impl Conversation {
         if self.published != cluster.published.count() {
             self.published = cluster.published.join(&cluster.topology, &mut self.writes);
         }
+        if self.ear.is_some() || self.session.notified {
+            self.see_what_was_told();
+        }
         self.session.scope.account = self.account.id;
         if let Some(lent) = &mut self.held {
             lent.upstream.prepared.enter(self.session.scope);
