@@ -327,3 +327,43 @@ async fn a_read_outlives_the_replica_that_it_runs_on() {
     assert!(simple.iter().any(|message| matches!(message, Row(row) if row.get(0) == Some("primary"))));
     assert!(counted(&gateway, "pointsman_reads_run_again_total") >= 3);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_does_not_wait_for_a_replica_that_stands_still() {
+    if direct() {
+        return;
+    }
+    let cluster = pointsman::demo::Cluster::builder().replicas(1).start(|_| {}).unwrap();
+    let replica = &cluster.replicas()[0];
+    let gateway = Gateway::in_front_of(&cluster).pool("size = 3").more("timeout = \"300ms\"").start();
+    let mut clients = Vec::new();
+    for n in 0..6 {
+        let client = gateway.connect("demo").await;
+        client.batch_execute(&format!("SET work_mem = '{}MB'", n + 5)).await.unwrap();
+        clients.push(client);
+    }
+    uses(&gateway, "demo", "r1").await;
+    // One is at work, of some the settings are being brought, some connect or wait for a connection.
+    let busy = gateway.connect("demo").await;
+    let slow = "SELECT current_setting('cluster_name') /* frozen */ FROM pg_sleep(1)";
+    let mut begun = Instant::now();
+    let (row, rows) = tokio::join!(busy.query_one(slow, &[]), async {
+        let runs = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%/* frozen */%' \
+                    AND pid <> pg_backend_pid()";
+        while replica.psql("postgres", runs).unwrap().trim() != "1" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        replica.freeze();
+        begun = Instant::now();
+        futures_util::future::join_all(clients.iter().map(|client| client.simple_query(WHERE))).await
+    });
+    let took = begun.elapsed();
+    replica.thaw();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert_eq!(row.unwrap().get::<_, &str>(0), "primary");
+    for rows in rows {
+        let rows = rows.unwrap();
+        assert!(rows.iter().any(|row| matches!(row, Row(row) if row.get(0) == Some("primary"))), "{rows:?}");
+    }
+    uses(&gateway, "demo", "r1").await;
+}
