@@ -24,8 +24,8 @@ pub struct RelationRow {
     pub schema: String,
     /// `pg_class.relname`.
     pub name: String,
-    /// `f`: reading it calls the function in `detail`; `t`: writing it does; `u`: unlogged; `e`: foreign; `n`: a view of
-    /// PostgreSQL's own; `m`: reading it locks rows; `v`: reading it reads the relation whose oid is in `detail` (a view's
+    /// `f`: reading it calls the function in `detail`; `t`: writing it does; `u`: unlogged, or a sequence, of which a
+    /// standby has what was logged ahead (`SEQ_LOG_VALS` in `sequence.c`); `e`: foreign; `n`: a view of PostgreSQL's own; `m`: reading it locks rows; `v`: reading it reads the relation whose oid is in `detail` (a view's
     /// table, a parent's child); `w`: writing it reads or writes that relation; `p`: nothing to say, it is there. Others
     /// are ignored.
     pub fact: char,
@@ -147,7 +147,7 @@ pub const RELATIONS_SQL: &str = concat!(
   UNION ALL
   SELECT c.oid, CASE WHEN c.relkind = 'f' THEN 'e' WHEN c.relkind = 'v' THEN 'n' ELSE 'u' END, ''
     FROM pg_catalog.pg_class c
-    WHERE c.relkind = 'f' OR c.relpersistence = 'u' AND c.relkind IN ('r', 'm', 'p', 'S')
+    WHERE c.relkind IN ('f', 'S') OR c.relpersistence = 'u' AND c.relkind IN ('r', 'm', 'p')
       OR c.relkind = 'v' AND c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace
   UNION ALL
   SELECT DISTINCT r.ev_class, k.fact, d.refobjid::text

@@ -171,6 +171,16 @@ impl Registry {
         self.sessions.lock().values().cloned().collect()
     }
 
+    /// Sessions for which a server of a node so named works look whether it is given up.
+    pub(super) fn wake(&self, node: &str) {
+        for handle in self.all() {
+            let work = handle.work.lock();
+            if let Some((gate, _)) = work.server.as_ref().filter(|(_, target)| target.connector.node() == node) {
+                gate.wake();
+            }
+        }
+    }
+
     /// What all sessions do now.
     pub(super) fn states(&self) -> Sessions {
         let mut states = Sessions::default();

@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::drive::{Conversation, End, overdue};
 use super::io;
@@ -24,9 +24,14 @@ use crate::session::Session;
 use crate::topology::{Conditions, Position};
 use crate::upstream::ErrorReply;
 
+/// How often who waits for a replica looks whether it is out.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// How a wait for a server ended.
 enum Waited {
     Lent(Result<Lent, CheckoutError>),
+    /// The node is out.
+    NodeOut,
     /// By the client's cancel request.
     Cancelled,
     ClientGone,
@@ -60,6 +65,7 @@ impl Conversation {
             // Boxed, so that the future stays small: it is moved for each unit, and most find an idle server.
             let lent = match Box::pin(self.wait_for_server(&pool, wish)).await {
                 Waited::Lent(lent) => lent,
+                Waited::NodeOut => continue,
                 Waited::Cancelled => {
                     return Ok(Err(ErrorReply::error("57014", "canceling statement due to user request")));
                 }
@@ -109,12 +115,23 @@ impl Conversation {
         let waited = tokio::select! {
             biased;
             lent = pool.checkout(self.worker, wish) => Waited::Lent(lent),
+            () = out(pool) => Waited::NodeOut,
             () = waiting.cancelled() => Waited::Cancelled,
             () = client_gone(&mut self.client, &mut self.session, &mut self.half_closed) => Waited::ClientGone,
         };
         let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.tally.worker(self.worker).waited.add(micros);
         waited
+    }
+}
+
+/// Resolves when the pool's node is a replica that is out.
+async fn out(pool: &Pool) {
+    if pool.node.role() != crate::topology::Role::Replica {
+        return std::future::pending().await;
+    }
+    while !pool.node.given_up() {
+        net::sleep(LOOK).await;
     }
 }
 

@@ -203,7 +203,8 @@ fn all_pools(live: &Live) -> Vec<Arc<crate::pool::Pool>> {
     live.clusters.values().flat_map(|cluster| cluster.accounts()).flat_map(|account| account.pools()).collect()
 }
 
-/// Closes idle connections that are due, opens those that are missing, once a second, for ever.
+/// Closes idle connections that are due, opens those that are missing, has sessions give up what is in flight on replicas that
+/// are out, once a second, for ever.
 pub(super) async fn tidy(context: Arc<Context>, spawner: Spawner) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -211,6 +212,11 @@ pub(super) async fn tidy(context: Arc<Context>, spawner: Spawner) {
         ticks.tick().await;
         let now = Instant::now();
         for cluster in context.live.load().clusters.values() {
+            for node in cluster.topology.nodes() {
+                if node.still_out() && node.in_flight() > 0 {
+                    context.cancels.wake(&node.spec.name);
+                }
+            }
             for account in cluster.accounts() {
                 for pool in account.pools() {
                     pool.tidy(now);

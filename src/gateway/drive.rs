@@ -35,6 +35,10 @@ use crate::topology::{Requirement, Writes};
 use crate::upstream::ErrorReply;
 use crate::wire::TransactionStatus;
 
+/// How many servers in a row may be lost before a unit was sent, until it fails: those that were idle while a server started anew
+/// or an administrator ended them are lost together.
+const TRIES: u32 = 3;
+
 /// One client and what works for it.
 pub(super) struct Conversation {
     pub(super) client: Stream,
@@ -228,6 +232,9 @@ impl Conversation {
         if self.published != cluster.published.count() {
             self.published = cluster.published.join(&cluster.topology, &mut self.writes);
         }
+        if self.ear.is_some() || self.session.notified {
+            self.see_what_was_told();
+        }
         self.session.scope.account = self.account.id;
         if let Some(lent) = &mut self.held {
             lent.upstream.prepared.enter(self.session.scope);
@@ -410,20 +417,33 @@ impl Conversation {
                 }
             }
         }
-        let mut lent = match self.checkout(&route, replayed).await? {
-            Ok(lent) => lent,
-            Err(reply) => {
-                self.chain = None;
-                self.refuse(&reply);
-                return Ok(());
+        let mut lost = 0;
+        let (mut lent, refused) = loop {
+            let mut lent = match self.checkout(&route, replayed).await? {
+                Ok(lent) => lent,
+                Err(reply) => {
+                    self.chain = None;
+                    self.refuse(&reply);
+                    return Ok(());
+                }
+            };
+            self.handle.runs(&lent.gate, &lent.target);
+            lent.upstream.prepared.enter(self.session.scope);
+            match self.prepare(&mut lent, route.writes).await {
+                Ok(refused) => break (lent, refused),
+                Err(error) => {
+                    lost += 1;
+                    self.lost_unsent(&error, lost);
+                    if lost == TRIES {
+                        return Ok(());
+                    }
+                }
             }
         };
         let spare = second.is_none() && !route.writes && lent.pool().node.role() == crate::topology::Role::Replica;
-        self.handle.runs(&lent.gate, &lent.target);
-        lent.upstream.prepared.enter(self.session.scope);
-        match self.prepare(&mut lent, route.writes).await {
-            Ok(None) => {}
-            Ok(Some(reply)) if lent.upstream.status() == TransactionStatus::Idle => {
+        match refused {
+            None => {}
+            Some(reply) if lent.upstream.status() == TransactionStatus::Idle => {
                 // The refused settings were rolled back with the rest of their transaction. The server is what it was before
                 // and goes back as such: an audit would take its state, the pooled role included, for the session's.
                 self.session.forget_effects();
@@ -441,22 +461,10 @@ impl Conversation {
                 self.refuse(&reply);
                 return Ok(());
             }
-            Ok(Some(reply)) => {
+            Some(reply) => {
                 self.session.refuse_as(&reply, lent.upstream.status());
                 self.held = Some(lent);
                 self.settled = false;
-                return Ok(());
-            }
-            Err(error) => {
-                // Nothing of the unit was sent: it had no effect.
-                self.shown = false;
-                self.handle.rests();
-                self.chain = None;
-                self.counters().lost_servers.one();
-                self.refuse(
-                    &ErrorReply::error("08006", error.to_string())
-                        .hint("Nothing was executed; the statement can be sent again."),
-                );
                 return Ok(());
             }
         }
@@ -491,6 +499,22 @@ impl Conversation {
         self.held = Some(lent);
         self.settled = false;
         Ok(())
+    }
+
+    /// A server was lost before anything of the unit was sent, for the `lost`th time: it had no effect, and another server may take
+    /// it.
+    fn lost_unsent(&mut self, error: &private::PrivateError, lost: u32) {
+        self.shown = false;
+        self.handle.rests();
+        self.counters().lost_servers.one();
+        tracing::debug!(session = self.id, %error, "a server was lost before the statement was sent to it");
+        if lost == TRIES {
+            self.chain = None;
+            self.refuse(
+                &ErrorReply::error("08006", error.to_string())
+                    .hint("Nothing was executed; the statement can be sent again."),
+            );
+        }
     }
 
     fn trace_reason(&mut self, reason: &'static str) {
@@ -545,8 +569,9 @@ impl Conversation {
             return Ok(Some(refused));
         }
         let fails = self.session.deferred.failed();
-        let Some(prelude) = self.session.deferred.take_prelude() else { return Ok(None) };
+        let Some(prelude) = self.session.deferred.prelude() else { return Ok(None) };
         let answer = private::ask(lent, &prelude).await?;
+        self.session.deferred.begun();
         let as_it_should = fails && answer.status == TransactionStatus::Failed;
         Ok(private::error_of(&answer).filter(|_| !as_it_should))
     }

@@ -3,9 +3,10 @@
 //! Invariant: the server has answered everything before and everything after.
 //! Deliberately absent: what is asked and what the answer means.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::io;
 use crate::observe::Counter;
@@ -50,8 +51,12 @@ pub(super) fn hear_out(lent: &mut Lent) -> Asking<'_> {
     Box::pin(complete(lent, Private::default()))
 }
 
+/// Why a server is not waited for any longer.
+pub(super) const GIVEN_UP: &str = "the node is out, and does not answer";
+
 async fn complete(lent: &mut Lent, mut private: Private) -> Result<Answer, PrivateError> {
-    let Server { stream, upstream, .. } = &mut **lent;
+    let pool = Arc::clone(lent.pool());
+    let Server { stream, upstream, gate, .. } = &mut **lent;
     loop {
         if let Some(answer) = private.advance(upstream)? {
             return Ok(answer);
@@ -59,7 +64,18 @@ async fn complete(lent: &mut Lent, mut private: Private) -> Result<Answer, Priva
         if !upstream.output.is_empty() {
             io::write(stream, &mut upstream.output).await?;
         }
-        io::read(stream, &mut upstream.input).await?;
+        let mut read = pin!(io::read(stream, &mut upstream.input));
+        poll_fn(|task| {
+            let polled = read.as_mut().poll(task);
+            if polled.is_pending() {
+                gate.watch(task.waker());
+                if pool.node.given_up() {
+                    return Poll::Ready(Err(std::io::Error::other(GIVEN_UP)));
+                }
+            }
+            polled
+        })
+        .await?;
     }
 }
 

@@ -14,6 +14,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::drive::Conversation;
 use super::io::{Buffers, CHUNK};
+use super::private::GIVEN_UP;
 use super::rerun::{self, Look};
 use crate::net::Stream;
 use crate::pool::Server;
@@ -97,7 +98,7 @@ impl Conversation {
     /// Sends what waits for the server and takes what it has sent. `true`: something was delivered.
     fn exchange_with_server(&mut self, task: &mut TaskContext<'_>) -> Result<bool, Event> {
         let Some(lent) = &mut self.held else { return Ok(false) };
-        let Server { stream, upstream, .. } = &mut **lent;
+        let Server { stream, upstream, gate, .. } = &mut **lent;
         if !upstream.output.is_empty() || stream.unflushed() {
             write_out(stream, &mut upstream.output, task).map_err(|error| Event::ServerLost(error.to_string()))?;
         }
@@ -114,6 +115,12 @@ impl Conversation {
                 // A server at work will need it soon.
                 if fresh && self.settled {
                     Buffers::take_back(&mut upstream.input);
+                }
+                if self.rerun.armed().is_some() {
+                    gate.watch(task.waker());
+                    if lent.pool().node.given_up() {
+                        return Err(Event::ServerLost(GIVEN_UP.to_owned()));
+                    }
                 }
                 Ok(false)
             }

@@ -194,8 +194,12 @@ impl Conversation {
         Ok(())
     }
 
-    /// Tells the monitor of a connection that ended; a FATAL of its own sake says nothing of the node.
+    /// Tells the monitor of a connection that ended; a FATAL of its own sake says nothing of the node, and of one that is given up
+    /// the monitor knows.
     fn blame(&self, lent: &Lent) {
+        if lent.pool().node.given_up() {
+            return;
+        }
         let failure = match lent.upstream.fatal() {
             Some(fatal) if fatal.sqlstate.starts_with("57P0") => Failure::NotReady,
             Some(_) => return,

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
@@ -49,11 +51,12 @@ pub struct CancelTarget {
     pub since: SystemTime,
 }
 
-/// Counts the cancel requests on their way to one server.
+/// Counts the cancel requests on their way to one server, and knows who waits for its answer.
 #[derive(Debug, Default)]
 pub struct CancelGate {
     in_flight: AtomicUsize,
     empty: Notify,
+    waits: Mutex<Option<Waker>>,
 }
 
 impl CancelGate {
@@ -61,6 +64,22 @@ impl CancelGate {
     pub fn enter(self: &Arc<Self>) -> CancelGuard {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         CancelGuard(Arc::clone(self))
+    }
+
+    /// Who waits for an answer of the server's is woken by [`CancelGate::wake`].
+    pub fn watch(&self, waker: &Waker) {
+        let mut waits = self.waits.lock();
+        if waits.as_ref().is_none_or(|held| !held.will_wake(waker)) {
+            *waits = Some(waker.clone());
+        }
+    }
+
+    /// Whoever waits is to look whether the server will answer at all. It may be somebody who waits no more.
+    pub fn wake(&self) {
+        let waker = self.waits.lock().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// Whether none is on its way.

@@ -44,6 +44,7 @@ impl Session {
         for frame in frames(bytes) {
             let heard = backend::notification(frame).is_ok_and(|told| self.hears_from_server(told.channel));
             if heard {
+                self.notified = true;
                 self.output.extend_from_slice(frame);
             }
         }

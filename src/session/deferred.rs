@@ -68,19 +68,24 @@ impl Deferred {
         self.failed = true;
     }
 
-    /// What must run before the first statement, as one simple query; nothing waits afterwards. If the transaction has
-    /// failed, the query's last statement fails as well.
-    pub fn take_prelude(&mut self) -> Option<Vec<u8>> {
-        let waiting = std::mem::take(self);
-        if waiting.texts.is_empty() {
+    /// What must run before the first statement, as one simple query. If the transaction has failed, the query's last
+    /// statement fails as well.
+    #[must_use]
+    pub fn prelude(&self) -> Option<Vec<u8>> {
+        if self.texts.is_empty() {
             return None;
         }
-        let mut texts: Vec<&[u8]> = waiting.texts.iter().map(|text| &**text).collect();
-        if waiting.failed {
+        let mut texts: Vec<&[u8]> = self.texts.iter().map(|text| &**text).collect();
+        if self.failed {
             texts.push(FAIL);
         }
         // In the client's encoding, as they came. A newline ends a comment that a text may end with.
         Some(texts.join(&b"\n;\n"[..]))
+    }
+
+    /// A server has answered the prelude: nothing waits any more.
+    pub fn begun(&mut self) {
+        *self = Self::default();
     }
 
     /// What a text of `len` bytes whose shape is `shape` means here; `None`: it needs a server.

@@ -113,6 +113,8 @@ pub struct Session {
     pub channels: Option<Vec<Box<[u8]>>>,
     /// Channels that the session hears of from elsewhere than from its server.
     pub elsewhere: Vec<Box<[u8]>>,
+    /// Its server has notified the client since this was cleared last.
+    pub notified: bool,
     /// DISCARD ALL has ended all listening since this was cleared last.
     pub discarded: bool,
     /// The transaction at hand may redefine what others run.
@@ -262,6 +264,7 @@ impl Session {
             deferred: Deferred::default(),
             channels: Some(Vec::new()),
             elsewhere: Vec::new(),
+            notified: false,
             discarded: false,
             redefines: false,
             publishes: false,
@@ -466,8 +469,10 @@ impl Receiver for Session {
         self.pins.large_unnamed |= self.unnamed.is_none();
     }
 
-    fn hears(&self, channel: &[u8]) -> bool {
-        self.hears_from_server(channel)
+    fn hears(&mut self, channel: &[u8]) -> bool {
+        let heard = self.hears_from_server(channel);
+        self.notified |= heard;
+        heard
     }
 
     fn command_complete(&mut self, tag: &[u8]) {

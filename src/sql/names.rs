@@ -41,7 +41,7 @@ pub(crate) fn function_effects(name: &str) -> Effects {
 }
 
 fn node_local_function(name: &str) -> bool {
-    const EXACT: [&str; 32] = [
+    const EXACT: [&str; 34] = [
         "inet_client_addr",
         "inet_client_port",
         "inet_server_addr",
@@ -54,6 +54,7 @@ fn node_local_function(name: &str) -> bool {
         "pg_current_logfile",
         "pg_cursor",
         "pg_export_snapshot",
+        "pg_get_sequence_data",
         "pg_hba_file_rules",
         "pg_is_in_backup",
         "pg_is_in_recovery",
@@ -70,6 +71,8 @@ fn node_local_function(name: &str) -> bool {
         "pg_promote",
         "pg_reload_conf",
         "pg_safe_snapshot_blocking_pids",
+        // A standby has what was logged ahead.
+        "pg_sequence_last_value",
         "pg_show_all_file_settings",
         "pg_show_all_settings",
         "pg_terminate_backend",
@@ -138,6 +141,7 @@ pub(crate) fn node_local_relation(name: &str) -> bool {
                     | "pg_ident_file_mappings"
                     | "pg_replication_slots"
                     | "pg_replication_origin_status"
+                    | "pg_sequences"
                     | "pg_backend_memory_contexts"
                     | "pg_shmem_allocations"
                     | "pg_shmem_allocations_numa"
@@ -348,6 +352,7 @@ mod tests {
         check("pg_is_in_recovery", Effects::NODE_LOCAL);
         check("pg_terminate_backend", Effects::NODE_LOCAL);
         check("pg_stat_get_activity", Effects::NODE_LOCAL);
+        check("pg_sequence_last_value", Effects::NODE_LOCAL);
         check("pg_walfile_name", Effects::NODE_LOCAL);
         check("pg_walfile_name_offset", Effects::NODE_LOCAL);
         check("pg_wal_lsn_diff", Effects::NONE);
@@ -357,10 +362,10 @@ mod tests {
 
     #[test]
     fn node_local_views() {
-        for name in ["pg_stat_activity", "pg_statio_user_tables", "pg_locks", "pg_settings"] {
+        for name in ["pg_stat_activity", "pg_statio_user_tables", "pg_locks", "pg_sequences", "pg_settings"] {
             assert!(node_local_relation(name), "{name}");
         }
-        for name in ["pg_stats", "pg_statistic", "pg_class", "locks"] {
+        for name in ["pg_stats", "pg_statistic", "pg_class", "pg_sequence", "locks"] {
             assert!(!node_local_relation(name), "{name}");
         }
     }

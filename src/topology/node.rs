@@ -53,6 +53,9 @@ impl Position {
     }
 }
 
+/// Found out so often in a row, a node is given up.
+const OUT: u8 = 2;
+
 /// Whether a node is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -86,6 +89,8 @@ pub struct Node {
     pub number: usize,
     role: AtomicU8,
     ejected: AtomicBool,
+    /// How often [`Node::still_out`] has found it out in a row.
+    outs: AtomicU8,
     failures: AtomicU32,
     /// Replay lag in milliseconds, plus one; zero: not known.
     lag: AtomicU64,
@@ -106,6 +111,7 @@ impl Node {
             shard,
             number,
             ejected: AtomicBool::new(false),
+            outs: AtomicU8::new(0),
             failures: AtomicU32::new(0),
             lag: AtomicU64::new(0),
             replayed: AtomicU64::new(0),
@@ -142,11 +148,33 @@ impl Node {
     /// Takes it out or back in. Returns whether that changed anything.
     pub fn set_standing(&self, standing: Standing) -> bool {
         let ejected = standing == Standing::Ejected;
+        if !ejected {
+            self.outs.store(0, Ordering::Relaxed);
+        }
         let changed = self.ejected.swap(ejected, Ordering::Relaxed) != ejected;
         if changed {
             self.changes.fetch_add(1, Ordering::Release);
         }
         changed
+    }
+
+    /// To be called about once a second: whether it is a replica that was out the last time, too, and still is. What is in flight
+    /// there is given up from then on, where it can run elsewhere.
+    pub fn still_out(&self) -> bool {
+        if self.role() != Role::Replica || self.standing() == Standing::Up {
+            self.outs.store(0, Ordering::Relaxed);
+            return false;
+        }
+        let outs = self.outs.load(Ordering::Relaxed).saturating_add(1);
+        self.outs.store(outs, Ordering::Relaxed);
+        outs >= OUT
+    }
+
+    /// Whether what is in flight there is given up.
+    #[inline]
+    #[must_use]
+    pub fn given_up(&self) -> bool {
+        self.outs.load(Ordering::Relaxed) >= OUT
     }
 
     /// Counts a failure in a row; returns how many there are.
@@ -243,6 +271,25 @@ mod tests {
         ] {
             assert_eq!(Lsn::parse(text), expected.map(Lsn), "{text}");
         }
+    }
+
+    #[test]
+    fn a_replica_is_given_up_that_stays_out() {
+        let spec = |role| NodeSpec { name: "n".into(), role, weight: 1, labels: Box::default() };
+        let node = Node::new(spec(Role::Replica), 0, 0, Arc::default());
+        assert!(!node.still_out());
+        node.set_standing(Standing::Ejected);
+        assert!(!node.still_out() && !node.given_up());
+        node.set_standing(Standing::Up);
+        node.set_standing(Standing::Ejected);
+        assert!(!node.still_out() && !node.given_up());
+        assert!(node.still_out() && node.given_up());
+        node.set_standing(Standing::Up);
+        assert!(!node.given_up());
+        // There is no other primary.
+        let node = Node::new(spec(Role::Primary), 0, 0, Arc::default());
+        node.set_standing(Standing::Ejected);
+        assert!(!node.still_out() && !node.still_out() && !node.given_up());
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub trait Receiver {
     /// A Sync was ignored by a server in COPY FROM STDIN, or a Query skipped after an error: the group is open again.
     fn group_reopened(&mut self) {}
     /// Whether a notification of a channel, named in the connection's client encoding, is let through.
-    fn hears(&self, _channel: &[u8]) -> bool {
+    fn hears(&mut self, _channel: &[u8]) -> bool {
         true
     }
     /// A command completed, with its tag.
@@ -370,7 +370,7 @@ impl Upstream {
     }
 
     /// The client knows other clients of the gateway by the process ids that they were told.
-    fn notification<R: Receiver>(&self, frame: &[u8], to: &R) -> Result<Verdict, Error> {
+    fn notification<R: Receiver>(&self, frame: &[u8], to: &mut R) -> Result<Verdict, Error> {
         let told = backend::notification(frame)?;
         if !to.hears(told.channel) {
             return Ok(Verdict::Drop);

@@ -384,3 +384,53 @@ async fn who_left_the_queue_keeps_no_place_in_it() {
         done.unwrap();
     }
 }
+
+/// A server that died while it was idle costs nothing that was not sent to it: neither with the session's settings nor with the
+/// beginning of its transaction, which are sent ahead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_dies_before_the_statement_is_sent_costs_nothing() {
+    if direct() {
+        return;
+    }
+    let database = database("died_idle");
+    let gateway = Gateway::setup().pool("size = 1").start();
+    let (one, other) = (gateway.connect(&database).await, gateway.connect(&database).await);
+    let number = |row: tokio_postgres::Row| row.get::<_, i32>(0);
+    let pid = async |client: &tokio_postgres::Client| {
+        number(client.query_one("SELECT pg_backend_pid(), pg_current_xact_id()::text", &[]).await.unwrap())
+    };
+    one.batch_execute("SET work_mem = '7MB'").await.unwrap();
+    for (round, begin) in
+        ["", "BEGIN ISOLATION LEVEL SERIALIZABLE", "BEGIN; SET LOCAL work_mem = '7MB'"].iter().enumerate()
+    {
+        // The second time on, all that is sent ahead is the beginning.
+        let server = if round == 0 { pid(&other).await } else { pid(&one).await };
+        let signal =
+            |signal| rustix::process::kill_process(rustix::process::Pid::from_raw(server).unwrap(), signal).unwrap();
+        signal(rustix::process::Signal::STOP);
+        gateway.cluster.primary().psql("postgres", &format!("SELECT pg_terminate_backend({server})")).unwrap();
+        for statement in begin.split_terminator(';') {
+            one.batch_execute(statement).await.unwrap();
+        }
+        let lent = || {
+            let status = gateway.status();
+            let nodes = status["clusters"][0]["shards"][0]["nodes"].as_array().unwrap();
+            nodes.iter().any(|node| node["in_flight"].as_u64().unwrap() > 0)
+        };
+        let sql = "SELECT pg_backend_pid(), current_setting('work_mem'), current_setting('transaction_isolation'), \
+                   pg_current_xact_id()::text";
+        let (row, ()) = tokio::join!(one.query_one(sql, &[]), async {
+            tokio::task::block_in_place(|| eventually("the server to be lent", lent));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            signal(rustix::process::Signal::CONT);
+        });
+        let row = row.unwrap_or_else(|error| panic!("{begin}: {error:?}"));
+        assert_ne!(row.get::<_, i32>(0), server);
+        assert_eq!(row.get::<_, String>(1), "7MB", "{begin}");
+        let isolation = if begin.contains("SERIALIZABLE") { "serializable" } else { "read committed" };
+        assert_eq!(row.get::<_, String>(2), isolation);
+        if !begin.is_empty() {
+            one.batch_execute("COMMIT").await.unwrap();
+        }
+    }
+}

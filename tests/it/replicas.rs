@@ -62,6 +62,46 @@ async fn reads_go_to_replicas_by_weight_and_writes_to_the_primary() {
     }
 }
 
+/// A standby has what the primary has logged ahead: 33 where three values were taken.
+#[tokio::test]
+async fn how_far_a_sequence_has_come_the_primary_tells() {
+    let database = database("counters");
+    let gateway = Gateway::start();
+    let client = gateway.connect(&database).await;
+    let made = "CREATE SCHEMA x; CREATE SEQUENCE s; CREATE TABLE x.t (id serial, i int GENERATED ALWAYS AS IDENTITY); \
+                CREATE VIEW v AS SELECT last_value FROM x.t_id_seq; \
+                CREATE FUNCTION came() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT last_value FROM s'; \
+                CREATE FUNCTION came(regclass) RETURNS bigint LANGUAGE plpgsql STABLE AS \
+                'BEGIN RETURN pg_sequence_last_value($1); END'; INSERT INTO x.t DEFAULT VALUES; INSERT INTO x.t DEFAULT VALUES; \
+                INSERT INTO x.t DEFAULT VALUES; SELECT nextval('s'), nextval('s'), nextval('s')";
+    client.batch_execute(made).await.unwrap();
+    gateway.replicas_serve(&database);
+    // Until the catalogue has them, what is read of them goes to the primary in any case.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    for sql in [
+        "SELECT last_value FROM s",
+        "SELECT last_value FROM public.s WHERE is_called",
+        "SELECT (r.*).last_value FROM (SELECT * FROM s) r",
+        "SELECT last_value FROM x.t_id_seq",
+        "SELECT last_value FROM x.t_i_seq",
+        "SELECT last_value FROM v",
+        "SELECT came()",
+        "SELECT came('s')",
+        "SELECT pg_sequence_last_value('s')",
+        "SELECT last_value FROM pg_sequences WHERE sequencename = 's'",
+    ] {
+        for _ in 0..2 {
+            assert_eq!(gateway.query(&database, sql), "3", "{sql}");
+            assert_eq!(client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 3, "{sql}");
+        }
+    }
+    // What is fixed by their definition is a replica's as well.
+    let fixed = "SELECT current_setting('cluster_name') FROM information_schema.sequences WHERE sequence_name = 's'";
+    if !direct() {
+        assert_ne!(gateway.query(&database, fixed), "primary");
+    }
+}
+
 /// This driver prepares with one message and executes with another: both must not take a turn.
 #[tokio::test]
 async fn what_only_prepares_takes_no_turn() {
@@ -361,4 +401,44 @@ fn ask(client: &mut Raw, text: &str) -> String {
     }
     let row = answer.iter().find(|(tag, _)| *tag == b'D');
     row.map(|(_, row)| String::from_utf8_lossy(&row[6..]).into_owned()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_does_not_wait_for_a_replica_that_stands_still() {
+    if direct() {
+        return;
+    }
+    let cluster = pointsman::demo::Cluster::builder().replicas(1).start(|_| {}).unwrap();
+    let replica = &cluster.replicas()[0];
+    let gateway = Gateway::in_front_of(&cluster).pool("size = 3").more("timeout = \"300ms\"").start();
+    let mut clients = Vec::new();
+    for n in 0..6 {
+        let client = gateway.connect("demo").await;
+        client.batch_execute(&format!("SET work_mem = '{}MB'", n + 5)).await.unwrap();
+        clients.push(client);
+    }
+    uses(&gateway, "demo", "r1").await;
+    // One is at work, of some the settings are being brought, some connect or wait for a connection.
+    let busy = gateway.connect("demo").await;
+    let slow = "SELECT current_setting('cluster_name') /* frozen */ FROM pg_sleep(1)";
+    let mut begun = Instant::now();
+    let (row, rows) = tokio::join!(busy.query_one(slow, &[]), async {
+        let runs = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%/* frozen */%' \
+                    AND pid <> pg_backend_pid()";
+        while replica.psql("postgres", runs).unwrap().trim() != "1" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        replica.freeze();
+        begun = Instant::now();
+        futures_util::future::join_all(clients.iter().map(|client| client.simple_query(WHERE))).await
+    });
+    let took = begun.elapsed();
+    replica.thaw();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert_eq!(row.unwrap().get::<_, &str>(0), "primary");
+    for rows in rows {
+        let rows = rows.unwrap();
+        assert!(rows.iter().any(|row| matches!(row, Row(row) if row.get(0) == Some("primary"))), "{rows:?}");
+    }
+    uses(&gateway, "demo", "r1").await;
 }

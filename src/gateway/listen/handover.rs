@@ -13,7 +13,7 @@ use crate::config::PoolMode;
 use crate::pool::Lent;
 use crate::session::{Pins, channel_sql};
 use crate::sql::Kind;
-use crate::topology::Role;
+use crate::topology::{Role, Writes};
 use crate::upstream::ErrorReply;
 use crate::wire::TransactionStatus;
 use crate::wire::backend::{self, frames};
@@ -27,17 +27,17 @@ const WORDS: [&[u8]; 2] = [b"unlisten", b"pg_listening_channels"];
 impl Conversation {
     /// Tells the client what it has to hear, if it is idle.
     pub(in super::super) fn hear(&mut self, task: &std::task::Context<'_>) -> Option<Event> {
-        let ear = self.ear.as_deref()?;
-        ear.mailbox.watch(task.waker());
+        self.ear.as_ref()?.mailbox.watch(task.waker());
         if !self.may_hear() {
             return None;
         }
+        let ear = self.ear.as_deref_mut()?;
         if let Some(reason) = ear.mailbox.overflowed() {
             return Some(Event::Deaf(reason));
         }
         while self.session.output.len() < CHUNK {
             match ear.mailbox.next() {
-                Next::Frame(frame) if self.session.notify(&frame) => {}
+                Next::Frame(frame) if self.session.notify(&frame) => ear.told = true,
                 Next::Frame(_) => {
                     let reason = "a notification has characters that the session's client_encoding has not";
                     return Some(Event::Deaf(reason.into()));
@@ -51,6 +51,18 @@ impl Conversation {
     /// Whether [`Conversation::hear`] has more to tell at once.
     pub(in super::super) fn hears_more(&self) -> bool {
         self.ear.as_ref().is_some_and(|ear| ear.mailbox.waits()) && self.session.output.is_empty() && self.may_hear()
+    }
+
+    /// What the client was notified of is committed: before its next unit, reads of the session's are made to find that.
+    pub(in super::super) fn see_what_was_told(&mut self) {
+        let topology = &self.account.cluster.topology;
+        if let Some(ear) = &mut self.ear {
+            ear.join(topology, &mut self.writes);
+        }
+        // While a server is kept that notifies, reads run there.
+        if self.held.is_none() && std::mem::take(&mut self.session.notified) {
+            self.writes.join(&Writes::everywhere(topology));
+        }
     }
 
     fn may_hear(&self) -> bool {

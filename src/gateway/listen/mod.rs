@@ -12,6 +12,9 @@
 //! statement that may ask about channels or end listening, the session's server listens to all of them again, outside of the
 //! transaction; it is asked again afterwards, and what it listens to then is what the session listens to.
 //!
+//! Whoever was notified finds what was committed: to its reads, a notification is a write of the session's own. One place in the order of
+//! writes is taken for each notification, by the shared connection, and whoever has heard joins the last ([`Ear::join`]).
+//!
 //! The shared connection is opened for the first listener, has a place in the budget, is closed when nobody has listened for
 //! a few seconds, and is never opened again behind the back of those who listened.
 //!
@@ -36,7 +39,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::context::Context;
 use crate::admin::Listening;
 use crate::control::{Account, Cluster};
-use crate::topology::Node;
+use crate::topology::{Node, Topology, Writes};
 pub(super) use mailbox::{Mailbox, Next};
 
 /// What a place in the order of notifications is known by.
@@ -68,6 +71,8 @@ pub(super) struct Shared {
     commands: mpsc::UnboundedSender<Command>,
     sessions: AtomicUsize,
     channels: AtomicUsize,
+    /// Bounds the commits that it has brought notifications of.
+    brought: Mutex<Writes>,
 }
 
 /// What a session asks of the shared connection.
@@ -87,6 +92,8 @@ pub(super) struct Ear {
     shared: Arc<Shared>,
     pub(super) mailbox: Arc<Mailbox>,
     channels: Vec<(Channel, Ticket)>,
+    /// The client was told of some that its reads do not take into account yet.
+    told: bool,
 }
 
 impl Listeners {
@@ -135,6 +142,7 @@ impl Listeners {
                         commands,
                         sessions: AtomicUsize::new(0),
                         channels: AtomicUsize::new(0),
+                        brought: Mutex::default(),
                     });
                     all.insert(place, Arc::clone(&shared));
                     let (context, node) = (Arc::clone(context), Arc::clone(node));
@@ -206,7 +214,16 @@ impl Listeners {
 impl Ear {
     fn new(shared: Arc<Shared>) -> Self {
         shared.sessions.fetch_add(1, Ordering::Relaxed);
-        Self { shared, mailbox: Arc::default(), channels: Vec::new() }
+        Self { shared, mailbox: Arc::default(), channels: Vec::new(), told: false }
+    }
+
+    /// What the client was told of is to be seen by a session that wrote `writes`.
+    fn join(&mut self, topology: &Topology, writes: &mut Writes) {
+        if std::mem::take(&mut self.told) {
+            let mut brought = self.shared.brought.lock();
+            brought.forget_passed(topology);
+            writes.join(&brought);
+        }
     }
 
     /// Gives up the channels that `gone` names.

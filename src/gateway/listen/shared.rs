@@ -320,6 +320,11 @@ impl<'a> Serving<'a> {
                 self.live.entry(channel).or_default().push(subscriber);
             }
         } else if let Some(subscribers) = self.live.get(told.channel) {
+            // Before anybody can know of it.
+            let mut brought = self.shared.brought.lock();
+            brought.sent(self.node.shard);
+            brought.acknowledged(&self.shared.account.cluster.topology, self.node.shard);
+            drop(brought);
             // A copy of its own, which all of them share: what it was read with need not stay.
             let whole = Bytes::copy_from_slice(frame);
             for held in subscribers {

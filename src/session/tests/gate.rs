@@ -357,7 +357,8 @@ impl Gate {
             server.up.settings = Some(wanted);
         }
         let failed = client.session.deferred.failed();
-        if let Some(prelude) = client.session.deferred.take_prelude() {
+        if let Some(prelude) = client.session.deferred.prelude() {
+            client.session.deferred.begun();
             let prelude = String::from_utf8(prelude).expect("the clients speak UTF-8");
             let answer = ask(server, &prelude, &mut self.rng);
             let wanted = if failed { TransactionStatus::Failed } else { TransactionStatus::Active };

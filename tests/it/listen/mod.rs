@@ -1,5 +1,6 @@
 //! LISTEN in transaction mode: many listeners, few server connections, and what each hears is what PostgreSQL lets it hear.
 
+mod lag;
 mod upheaval;
 
 use std::collections::BTreeSet;
