@@ -13,6 +13,7 @@ mod cancel;
 mod clients;
 mod console;
 mod constants;
+mod deferred;
 mod demo;
 mod drivers;
 mod executed;
