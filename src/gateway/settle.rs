@@ -151,7 +151,7 @@ impl Conversation {
     pub(super) async fn again(&mut self, lost: Option<&str>) -> Result<(), End> {
         let Some(mut lent) = self.held.take() else { return Ok(()) };
         match self.rerun.armed() {
-            Some(Fault::Library) => self.session.forget_effects(),
+            Some(Fault::Process) => self.session.forget_effects(),
             _ => self.counters().reruns.one(),
         }
         self.handle.rests();
