@@ -218,6 +218,7 @@ impl Conversation {
 
     async fn unit(&mut self) -> Result<(), End> {
         if self.held.is_none() {
+            self.session.regain(false);
             self.follow_configuration()?;
         }
         let cluster = &self.account.cluster;
@@ -513,12 +514,10 @@ impl Conversation {
         {
             refused = private::apply_settings(lent, &self.session.settings, syncs).await?;
         }
-        if refused.is_some() && self.session.changes_identity_only() && self.session.forget_identity() {
-            // The role that the session had taken on is gone, and the statement may be the one that lays it down.
-            refused = private::apply_settings(lent, &self.session.settings, syncs).await?;
-        }
-        if refused.is_some() {
-            return Ok(refused);
+        if let Some(reply) = refused
+            && let Some(reply) = Box::pin(self.leave_out(lent, reply)).await?
+        {
+            return Ok(Some(reply));
         }
         if self.session.pins.sequence {
             lent.pool().keep_sequences();

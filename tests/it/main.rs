@@ -30,6 +30,7 @@ mod replicas;
 mod replication;
 mod reset;
 mod shards;
+mod stale;
 mod starts;
 mod support;
 mod tls;
