@@ -97,3 +97,140 @@ fn what_cannot_fail_waits() {
     assert_eq!(say(&mut client, "select current_setting('app.tenant')"), "[ac'me] T");
     assert_eq!(say(&mut client, "rollback"), "ROLLBACK I");
 }
+
+/// Whatever is taken for certain here is what the server takes.
+#[test]
+fn names_and_values_at_the_edges() {
+    let database = database("local_edges");
+    let gateway = Gateway::setup().pool("size = 1").start();
+    let mut direct = Raw::log_in(gateway.cluster.primary().port(), "demo", &database);
+    let mut client = Raw::log_in(gateway.port, "demo", &database);
+    let times = [
+        "0",
+        "'0'",
+        "2147483647",
+        "2147483648",
+        "'24d'",
+        "'25d'",
+        "'596h'",
+        "'597h'",
+        "'1 min'",
+        "'1min '",
+        "-1",
+        "1.5",
+        "010",
+        "'010'",
+        "'08'",
+        "'5S'",
+        "''",
+        "5s",
+        "s",
+    ];
+    let sizes = [
+        "63",
+        "64",
+        "'64kB'",
+        "'63kB'",
+        "'1TB'",
+        "'2TB'",
+        "'1 GB'",
+        "'1gb'",
+        "2147483647",
+        "'2097151MB'",
+        "'1023kB'",
+        "1024",
+    ];
+    let switches = [
+        "on", "ON", "'off'", "true", "False", "yes", "NO", "1", "0", "'1'", "2", "maybe", "'On'", "t", "\"off\"",
+        "on, off", "user", "$$on$$", "E'on'",
+    ];
+    let words = [
+        "on",
+        "local",
+        "'remote_apply'",
+        "REMOTE_WRITE",
+        "'LOCAL'",
+        "auto",
+        "force_generic_plan",
+        "hex",
+        "escape",
+        "partition",
+        "notice",
+        "DEBUG",
+        "'debug6'",
+        "true",
+    ];
+    let numbers = [
+        "0",
+        "1",
+        "1024",
+        "1025",
+        "10000",
+        "10001",
+        "-1",
+        "1.1",
+        "'1.5'",
+        "1e3",
+        "'1.'",
+        "'.5'",
+        ".5",
+        "'1.1.1'",
+        "2147483648",
+        "'0'",
+        "x",
+    ];
+    let values = [
+        "'it''s'", "a", "A_b", "user", "left", "true", "on", "off", "-5", "+5", "1.5e3", "''", "\"x\"", "\"\"",
+        "E'a\\n'", "$$a$$", "'a' 'b'", "'a'\n'b'", "a, b", "b'1'", "N'x'", "null", "U&'x'", "- 5", "a.b", "(a)", "'ü'",
+    ];
+    let names = [
+        "app.a",
+        "App.\"B\"",
+        "app.user",
+        "app.left",
+        "app.between",
+        "app.\"user\"",
+        "a.b.c",
+        "app.a$",
+        "app._1",
+        "app.1",
+        "\"app.x\"",
+        "\"app.x-y\"",
+        "\"ap p\".x",
+        "app.\"\"",
+        ".a",
+        "app.ü",
+        "plpgsql.extra_warnings",
+        "plpgsql.nosuch",
+    ];
+    let each = |names: &[&str], values: &[&str]| -> Vec<String> {
+        names.iter().flat_map(|name| values.iter().map(move |value| format!("set local {name} = {value}"))).collect()
+    };
+    let texts = [
+        each(&["statement_timeout", "lock_timeout"], &times[..2]),
+        each(&["idle_in_transaction_session_timeout"], &times),
+        each(&["work_mem", "maintenance_work_mem", "logical_decoding_work_mem"], &sizes),
+        each(&["enable_sort", "row_security", "jit", "geqo", "transform_null_equals"], &switches),
+        each(
+            &["synchronous_commit", "constraint_exclusion", "plan_cache_mode", "bytea_output", "client_min_messages"],
+            &words,
+        ),
+        each(
+            &[
+                "join_collapse_limit",
+                "max_parallel_workers",
+                "default_statistics_target",
+                "random_page_cost",
+                "jit_above_cost",
+            ],
+            &numbers,
+        ),
+        each(&["app.a", "search_path"], &values),
+        each(&names, &["'x'"]),
+    ];
+    for text in texts.concat() {
+        for step in ["begin", &text, "rollback"] {
+            assert_eq!(say(&mut client, step), say(&mut direct, step), "{step} of {text}");
+        }
+    }
+}
