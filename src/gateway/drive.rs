@@ -18,7 +18,7 @@ use super::context::Context;
 use super::home::{self, Home};
 use super::listen::Ear;
 use super::pump::Event;
-use super::rerun::{Fault, Rerun, UNIT_LIMIT};
+use super::rerun::{self, Fault, Rerun, UNIT_LIMIT};
 use super::route::{self, Asker, Route};
 use super::settle::FINISH;
 use super::trace::{self, Trace};
@@ -226,6 +226,7 @@ impl Conversation {
             self.linger_no_more();
         }
         if self.held.is_none() {
+            self.session.regain(false);
             self.follow_configuration()?;
         }
         let cluster = &self.account.cluster;
@@ -392,11 +393,19 @@ impl Conversation {
                 (route.target.role, route.writes) = (Role::Primary, true);
                 self.trace_reason("a replica refused it a while ago: it writes");
             }
-            Some(Fault::Library) => {
+            Some(Fault::Process) => {
                 self.home.want_new();
-                self.trace_reason("a library on the server before had reserved the name");
+                self.trace_reason("the server's process before had reserved the name, or used temporary buffers");
             }
             None => {}
+        }
+        let sets_any = Effects(Effects::SETTINGS.0 | Effects::LOCAL_SETTINGS.0);
+        if self.session.effects().any(sets_any)
+            && self.session.gives("temp_buffers")
+            && self.session.repeatable(UNIT_LIMIT, Fault::Process.allows()).is_none()
+        {
+            // It cannot be tried first.
+            self.home.want_new();
         }
         if self.account.mode == PoolMode::Session {
             // One server for the whole session must be one that takes everything.
@@ -453,9 +462,13 @@ impl Conversation {
                 }
                 self.held = Some(lent);
                 self.release();
+                if second != Some(Fault::Process) && rerun::wants_new_process(&reply) {
+                    self.rerun.elsewhere(Fault::Process);
+                    return Ok(());
+                }
                 if spare && self.session.repeatable(UNIT_LIMIT, Fault::Replica.allows()).is_some() {
                     // The replica may lack what the primary has.
-                    self.rerun.elsewhere();
+                    self.rerun.elsewhere(Fault::Replica);
                     return Ok(());
                 }
                 self.refuse(&reply);
@@ -471,7 +484,7 @@ impl Conversation {
         self.session.report(&mut lent.upstream.parameters, &self.context.parameters);
         io::Buffers::lend(&mut lent.upstream.output);
         self.rerun.disarm();
-        let fault = if spare { Fault::Replica } else { Fault::Library };
+        let fault = if spare { Fault::Replica } else { Fault::Process };
         let sets = second.is_none() && self.session.effects().any(Effects::SETTINGS);
         if (spare || sets)
             && lent.upstream.status() == TransactionStatus::Idle
@@ -532,12 +545,10 @@ impl Conversation {
         {
             refused = private::apply_settings(lent, &self.session.settings, syncs).await?;
         }
-        if refused.is_some() && self.session.changes_identity_only() && self.session.forget_identity() {
-            // The role that the session had taken on is gone, and the statement may be the one that lays it down.
-            refused = private::apply_settings(lent, &self.session.settings, syncs).await?;
-        }
-        if refused.is_some() {
-            return Ok(refused);
+        if let Some(reply) = refused
+            && let Some(reply) = Box::pin(self.leave_out(lent, reply)).await?
+        {
+            return Ok(Some(reply));
         }
         if self.session.pins.sequence {
             lent.pool().keep_sequences();

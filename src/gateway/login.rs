@@ -12,7 +12,7 @@ use bytes::{Buf as _, BytesMut};
 use super::cancel::Arriving;
 use super::context::Context;
 use super::greet::{Greeted, Refused, who};
-use super::{io, private, starts};
+use super::{io, private, rerun, starts};
 use crate::auth::{
     ClientAuth, ClientAuthError, ClientAuthSetup, ClientMethod, ClientStep, Credentials, Random, ServerAuthError,
     StoredPassword,
@@ -162,7 +162,7 @@ async fn tried_on_server(
         Some(account) => account.credentials == Credentials::None,
         None => {
             let account = place.account(Credentials::None);
-            match any_server(&account, worker, context.cancels.arrives(who(greeted, context))).await {
+            match any_server(&account, worker, Wish::ANY, context.cancels.arrives(who(greeted, context))).await {
                 Ok(lent) => {
                     lent.give_back();
                     place.cluster.join(account);
@@ -252,7 +252,7 @@ async fn try_password(
     seen: Arriving<'_>,
 ) -> Result<Arc<Account>, CheckoutError> {
     let account = place.account(credentials);
-    any_server(&account, worker, seen).await?.give_back();
+    any_server(&account, worker, Wish::ANY, seen).await?.give_back();
     Ok(place.cluster.join(account))
 }
 
@@ -323,9 +323,18 @@ async fn greeting(
     if let Some(known) = account.greeting(baseline) {
         return Ok(known);
     }
+    let syncs = &context.metrics.worker(worker).syncs;
     let seen = context.cancels.arrives(who(greeted, context));
-    let mut lent = any_server(account, worker, seen).await.map_err(|error| connect_refusal(&error))?;
-    let synced = private::apply_settings(&mut lent, baseline, &context.metrics.worker(worker).syncs).await;
+    let mut lent = any_server(account, worker, Wish::ANY, seen).await.map_err(|error| connect_refusal(&error))?;
+    let mut synced = private::apply_settings(&mut lent, baseline, syncs).await;
+    if let Ok(Some(error)) = &synced
+        && rerun::wants_new_process(error)
+    {
+        lent.give_back();
+        let seen = context.cancels.arrives(who(greeted, context));
+        lent = any_server(account, worker, Wish::New, seen).await.map_err(|error| connect_refusal(&error))?;
+        synced = private::apply_settings(&mut lent, baseline, syncs).await;
+    }
     match synced {
         Ok(None) => {}
         Ok(Some(error)) => {
@@ -344,12 +353,17 @@ async fn greeting(
 }
 
 /// A connection to some node: the primary first, then whoever is up. The client is `_seen` to wait for it.
-async fn any_server(account: &Arc<Account>, worker: usize, _seen: Arriving<'_>) -> Result<Lent, CheckoutError> {
+async fn any_server(
+    account: &Arc<Account>,
+    worker: usize,
+    wish: Wish,
+    _seen: Arriving<'_>,
+) -> Result<Lent, CheckoutError> {
     let mut nodes: Vec<&Arc<Node>> = account.cluster.topology.nodes().collect();
     nodes.sort_by_key(|node| (node.standing() == Standing::Ejected, node.role() != Role::Primary, node.shard));
     let mut last = CheckoutError::Closed;
     for node in nodes {
-        match account.pool(node).checkout(worker, Wish::ANY).await {
+        match account.pool(node).checkout(worker, wish).await {
             Ok(lent) => return Ok(lent),
             Err(CheckoutError::Connect(error)) if error.blames_node() => last = CheckoutError::Connect(error),
             Err(error) => return Err(error),

@@ -21,6 +21,7 @@ mod login;
 mod peers;
 mod private;
 mod pump;
+mod refused;
 mod reload;
 mod replication;
 mod rerun;

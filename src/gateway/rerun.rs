@@ -1,5 +1,6 @@
 //! What failed for its server's own sake runs once more elsewhere: a read that a replica cannot answer, on the primary (DESIGN
-//! 4.7); SET of a custom setting whose prefix a library on that server has reserved, on a server that has loaded none.
+//! 4.7); SET of a custom setting whose prefix a library on that server has reserved, on a server that has loaded none, and SET of
+//! `temp_buffers`, which holds until a process has used temporary tables.
 //!
 //! Invariant: only what was proven to read or to set, outside a transaction block, alone in flight, and of which the client has
 //! seen nothing, not even a NOTICE or a ParseComplete, runs again; once.
@@ -7,7 +8,7 @@
 //! Deliberately absent: where the second run goes (`drive`), what reads (`catalog`).
 //!
 //! Source: "Hot Standby" in PostgreSQL's documentation for what a standby refuses and cancels; `MarkGUCPrefixReserved` in
-//! `guc.c`.
+//! `guc.c`; `check_temp_buffers` in `variable.c`.
 
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ use bytes::BytesMut;
 use super::drive::Conversation;
 use super::io::Buffers;
 use crate::sql::{Kind, Statement};
+use crate::upstream::ErrorReply;
 use crate::wire::backend;
 use crate::wire::frame::{HEADER_LEN, backend_header};
 
@@ -38,8 +40,8 @@ const OF_A_LIBRARY: &str = "42602";
 pub(super) enum Fault {
     /// It is a replica.
     Replica,
-    /// It has loaded a library.
-    Library,
+    /// Its process has loaded a library, or used temporary tables.
+    Process,
 }
 
 impl Fault {
@@ -47,9 +49,10 @@ impl Fault {
     pub(super) fn allows(self) -> fn(&Statement) -> bool {
         match self {
             Self::Replica => |statement| matches!(statement.kind, Kind::Select | Kind::Values),
-            Self::Library => {
-                |statement| statement.kind == Kind::Set && statement.settings.iter().any(|name| name.contains('.'))
-            }
+            Self::Process => |statement| {
+                let hangs_on_it = |name: &Box<str>| name.contains('.') || &**name == "temp_buffers";
+                statement.kind == Kind::Set && statement.settings.iter().any(hangs_on_it)
+            },
         }
     }
 }
@@ -108,9 +111,9 @@ impl Rerun {
         std::mem::take(&mut self.unit)
     }
 
-    /// The unit at hand, of which nothing was sent yet, goes to the primary.
-    pub(super) fn elsewhere(&mut self) {
-        self.second = Some(Fault::Replica);
+    /// The unit at hand, of which nothing was sent yet, goes elsewhere.
+    pub(super) fn elsewhere(&mut self, fault: Fault) {
+        self.second = Some(fault);
     }
 
     /// The replica that the copy was sent to has answered with this.
@@ -174,7 +177,9 @@ fn judge(frame: &[u8], fault: Fault) -> Look {
     let ends = matches!(fields.severity.as_str(), "FATAL" | "PANIC");
     let of_the_server = match fault {
         Fault::Replica => OF_A_STANDBY.contains(&&*fields.sqlstate) && !changed(),
-        Fault::Library => fields.sqlstate == OF_A_LIBRARY,
+        Fault::Process => {
+            fields.sqlstate == OF_A_LIBRARY || is_used(&fields.sqlstate, fields.routine.as_deref(), &fields.message)
+        }
     };
     if ends {
         Look::Lost
@@ -183,6 +188,16 @@ fn judge(frame: &[u8], fault: Fault) -> Look {
     } else {
         Look::Pass
     }
+}
+
+/// Whether a server refused a session's settings because its process has used temporary tables.
+pub(super) fn wants_new_process(reply: &ErrorReply) -> bool {
+    is_used(&reply.sqlstate, reply.routine.as_deref(), &reply.message)
+}
+
+/// A value out of range is refused elsewhere.
+fn is_used(sqlstate: &str, routine: Option<&str>, message: &str) -> bool {
+    sqlstate == "22023" && routine == Some("call_int_check_hook") && message.contains("temp_buffers")
 }
 
 #[cfg(test)]
@@ -224,7 +239,7 @@ mod tests {
         let endless = [b"T\0\x10\0\0".as_slice(), &[0; 100]].concat();
         assert_eq!(look(&endless, Fault::Replica), Look::Pass, "an endless description");
         for (code, expected) in [("42602", Look::Again), ("25006", Look::Pass)] {
-            assert_eq!(look(&answer(&[(b'E', &error(code, "f"))]), Fault::Library), expected, "{code}");
+            assert_eq!(look(&answer(&[(b'E', &error(code, "f"))]), Fault::Process), expected, "{code}");
         }
     }
 }

@@ -96,6 +96,7 @@ impl Conversation {
                 Err(error) => return Err(self.cannot_audit(&error.to_string())),
             }
         }
+        let lacked = self.session.regain(true);
         // A session that listens may be notified while it is asked; one that has just begun to may leave its server for that.
         let overheard = lent.upstream.overheard.split();
         self.session.take_notifications(&overheard);
@@ -108,7 +109,10 @@ impl Conversation {
         let Some(lent) = &mut self.held else { return Ok(()) };
         let keeps = self.account.mode == PoolMode::Session || self.session.pins.any();
         let advances = std::mem::take(&mut self.session.advances);
-        if keeps || self.home.may_ask(lent, advances) && !self.half_closed {
+        if keeps && lacked {
+            return Err(self.cannot_audit("it keeps a server that has refused one of its settings"));
+        }
+        if keeps || self.home.may_ask(lent, advances) && !self.half_closed && !lacked {
             self.lingers = (!keeps).then(|| Instant::now() + home::LINGER);
             self.handle.keeps(self.session.pins);
             self.chain = None;
@@ -164,7 +168,7 @@ impl Conversation {
     pub(super) async fn again(&mut self, lost: Option<&str>) -> Result<(), End> {
         let Some(mut lent) = self.held.take() else { return Ok(()) };
         match self.rerun.armed() {
-            Some(Fault::Library) => self.session.forget_effects(),
+            Some(Fault::Process) => self.session.forget_effects(),
             _ => self.counters().reruns.one(),
         }
         self.handle.rests();

@@ -1,7 +1,8 @@
 //! A transaction that has begun for the client and on no server yet.
 //!
 //! Invariant: only statements that are wholly understood and cannot fail by themselves wait here, so that the client was
-//! told nothing that will not hold; all of it runs ahead of the first statement that needs a server.
+//! told nothing that will not hold; all of it runs ahead of the first statement that needs a server. A SET LOCAL that may fail is
+//! such a statement itself.
 //!
 //! Deliberately absent: the answers (`local`).
 
@@ -105,9 +106,10 @@ impl Deferred {
             return Some(Step::End(if self.failed { "ROLLBACK" } else { tag }));
         }
         let known = statement.object.as_ref().is_some_and(|name| self.savepoints.contains(name));
+        let whole = statement.transaction.is_some_and(|t| t.whole);
         if self.failed {
             return match statement.kind {
-                Kind::RollbackTo if known && room => Some(Step::Return),
+                Kind::RollbackTo if whole && known && room => Some(Step::Return),
                 _ if leaves_failure(statement) => None,
                 _ => Some(Step::Refuse),
             };
@@ -115,20 +117,13 @@ impl Deferred {
         if !room {
             return None;
         }
-        let whole = statement.transaction.is_some_and(|t| t.whole);
         match statement.kind {
             // In a subtransaction it fails.
             Kind::SetTransaction if whole && self.savepoints.is_empty() => Some(Step::Join("SET")),
-            // What seeds random numbers lasts longer than the transaction, and pins.
-            Kind::Set
-                if statement.effects == Effects::LOCAL_SETTINGS
-                    && !statement.settings.iter().any(|s| &**s == "seed") =>
-            {
-                Some(Step::Join("SET"))
-            }
-            Kind::Savepoint if statement.object.is_some() => Some(Step::Join("SAVEPOINT")),
-            Kind::Release if known => Some(Step::Join("RELEASE")),
-            Kind::RollbackTo if known => Some(Step::Join("ROLLBACK")),
+            Kind::Set if statement.certain && statement.effects == Effects::LOCAL_SETTINGS => Some(Step::Join("SET")),
+            Kind::Savepoint if whole => Some(Step::Join("SAVEPOINT")),
+            Kind::Release if whole && known => Some(Step::Join("RELEASE")),
+            Kind::RollbackTo if whole && known => Some(Step::Join("ROLLBACK")),
             _ => None,
         }
     }
@@ -140,10 +135,6 @@ impl Deferred {
                 if let Some(transaction) = statement.transaction {
                     self.read_only = transaction.read_only.or(self.read_only);
                     self.serializable = transaction.serializable.or(self.serializable);
-                }
-                // To what, the text alone knows: a standby may be unable to.
-                if statement.settings.iter().any(|name| name.starts_with("transaction_")) {
-                    (self.read_only, self.serializable) = (Some(false), Some(true));
                 }
                 match (statement.kind, &statement.object) {
                     (Kind::Savepoint, Some(name)) => self.savepoints.push(name.clone()),

@@ -215,7 +215,7 @@ impl Session {
                 What::Query(analysis) => {
                     transaction_steps += 1;
                     let text = frontend::query(frame).unwrap_or_default();
-                    self.answer_for(&analysis.shape, text.len()).is_some() || self.resets_nothing(text)
+                    self.answer_for(&analysis.shape, text).is_some() || self.resets_nothing(text)
                 }
                 What::Parse { statement, duplicate, .. } => {
                     // Parsing alone is no step; a server must have said that anything else parses.
@@ -258,13 +258,14 @@ impl Session {
 
     /// Whether a statement is one that [`Session::answer_for`] takes, without parameters.
     fn controls(&self, statement: &Prepared) -> bool {
-        self.answer_for(&statement.analysis.shape, statement.text.len()).is_some() && statement.types.as_ref() == [0, 0]
+        self.answer_for(&statement.analysis.shape, &statement.text).is_some() && statement.types.as_ref() == [0, 0]
     }
 
-    /// How a text of `len` bytes is answered, if that needs no server.
-    fn answer_for(&self, shape: &Shape, len: usize) -> Option<Run> {
-        if let Some(step) = self.deferred.step(shape, len, self.shared.limits)
+    /// How a text is answered, if that needs no server.
+    fn answer_for(&self, shape: &Shape, text: &[u8]) -> Option<Run> {
+        if let Some(step) = self.deferred.step(shape, text.len(), self.shared.limits)
             && !(step == Step::Join("SET") && self.reports(shape))
+            && !(matches!(step, Step::Join(_)) && !self.has_characters(text))
         {
             return Some(Run::Transaction(step));
         }
@@ -277,6 +278,12 @@ impl Session {
         }
     }
 
+    /// Whether the database is known to have all characters of a text.
+    fn has_characters(&self, text: &[u8]) -> bool {
+        let utf8 = |name: &[u8]| self.reported.value(name) == Some(b"UTF8");
+        text.is_ascii() || (utf8(b"client_encoding") && utf8(b"server_encoding"))
+    }
+
     /// Whether a statement sets what a server reports: a client is told the new value together with the answer.
     fn reports(&self, shape: &Shape) -> bool {
         let reported = |name: &str| self.reported.iter().any(|(held, _)| held.eq_ignore_ascii_case(name.as_bytes()));
@@ -285,7 +292,7 @@ impl Session {
 
     /// Runs a statement that [`Session::answer_for`] takes. Returns whether it succeeded.
     fn run(&mut self, analysis: &Analysis, text: &[u8]) -> bool {
-        let Some(run) = self.answer_for(&analysis.shape, text.len()) else { return true };
+        let Some(run) = self.answer_for(&analysis.shape, text) else { return true };
         let statement = analysis.shape.statements.first();
         match run {
             Run::Deallocate => {
@@ -320,7 +327,7 @@ impl Session {
     /// Whether a statement of this shape is refused because the transaction has failed.
     fn refused(&self, shape: &Shape) -> bool {
         // Room is no question: what is refused is not held.
-        self.deferred.failed() && matches!(self.answer_for(shape, 0), Some(Run::Transaction(Step::Refuse)))
+        self.deferred.failed() && matches!(self.answer_for(shape, b""), Some(Run::Transaction(Step::Refuse)))
     }
 }
 

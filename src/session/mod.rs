@@ -13,6 +13,7 @@ mod deferred;
 mod doubts;
 mod executed;
 mod forward;
+mod lacking;
 mod local;
 mod names;
 mod nothing;
@@ -162,7 +163,9 @@ pub struct Session {
     resets: bool,
     /// Portals of such that were not run yet.
     resetting: Vec<restore::Resetting>,
-    /// Errors seen since the last ReadyForQuery.
+    /// Settings that the server at hand does without.
+    lacking: Option<Box<lacking::Lacking>>,
+    /// Errors seen so far; it wraps.
     errors: u32,
     last_error: Option<[u8; 5]>,
     /// How texts are read under the settings reported last.
@@ -291,6 +294,7 @@ impl Session {
             touched: Vec::new(),
             resets: false,
             resetting: Vec::new(),
+            lacking: None,
             errors: 0,
             last_error: None,
         }
@@ -492,7 +496,7 @@ impl Receiver for Session {
     }
 
     fn error(&mut self, sqlstate: [u8; 5]) {
-        self.errors += 1;
+        self.errors = self.errors.wrapping_add(1);
         self.group_failed = true;
         self.last_error = Some(sqlstate);
     }

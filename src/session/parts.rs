@@ -5,7 +5,7 @@
 
 use super::{Op, Session, Unit, What};
 use crate::policy::{Bound, Format, Parameter, Parameters};
-use crate::sql::{Analysis, Shape};
+use crate::sql::{Analysis, Kind, Shape, Statement};
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::frontend;
 
@@ -53,6 +53,13 @@ impl Session {
             | What::DescribeStatement { statement: Some(statement) } => Some(&*statement.analysis.shape),
             _ => None,
         })
+    }
+
+    /// Whether the unit at hand gives a setting a value, by whatever statement.
+    #[must_use]
+    pub fn gives(&self, setting: &str) -> bool {
+        let names = |statement: &Statement| statement.settings.iter().any(|name| **name == *setting);
+        self.shapes().flat_map(|shape| &shape.statements).any(|s| s.kind != Kind::Reset && names(s))
     }
 }
 

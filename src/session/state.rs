@@ -249,26 +249,9 @@ impl Session {
         self.resets = false;
     }
 
-    /// Whether the unit at hand does nothing but change settings, the role among them.
-    #[must_use]
-    pub fn changes_identity_only(&self) -> bool {
-        let only_settings =
-            |shape: &Shape| shape.statements.iter().all(|s| matches!(s.kind, Kind::Set | Kind::Reset | Kind::Discard));
-        self.may_set("role") && !self.unit.opaque() && self.parts().all(|part| only_settings(&part.analysis.shape))
-    }
-
     /// The server is asked about the session at the end of the transaction at hand.
     pub fn note_listening(&mut self) {
         self.effects |= Effects::UNLISTEN;
-    }
-
-    /// Gives up the role and the session authorization that the session had taken on. Returns whether it had any.
-    pub fn forget_identity(&mut self) -> bool {
-        let settings = Arc::make_mut(&mut self.settings);
-        let had = settings.bytes("role").is_some() || settings.bytes("session_authorization").is_some();
-        settings.remove("role");
-        settings.remove("session_authorization");
-        had
     }
 
     /// A server refuses to set what one of its libraries has reserved the prefix of: that is gone, with the warning that loading

@@ -132,6 +132,8 @@ pub struct Statement {
     pub settings: Vec<Box<str>>,
     /// Numbers of the parameters that name a setting, as in `set_config($1, …)`.
     pub setting_parameters: SmallVec<[u16; 4]>,
+    /// A SET LOCAL that fails on no server, provided that the database has its characters.
+    pub certain: bool,
     /// For transaction control only.
     pub transaction: Option<Transaction>,
     /// The name in PREPARE, EXECUTE, DEALLOCATE, DECLARE, FETCH, CLOSE, LISTEN, UNLISTEN, NOTIFY, SAVEPOINT, RELEASE,

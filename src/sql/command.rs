@@ -4,6 +4,7 @@
 //! access is `Read` only for commands that can change no data. Deliberately absent: expressions and queries, which the
 //! grammar reads (see `parse`).
 
+mod certain;
 mod utility;
 
 use super::analysis::{Access, Effects, Kind, Statement, Table, Understood};

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Gateway, Raw, database, eventually, message, sqlstate};
+use crate::support::{Gateway, Raw, database, eventually, message, sqlstate, startup};
 
 /// The first value of the answer, or the SQLSTATE of the error.
 fn ask(client: &mut Raw, text: &str) -> String {
@@ -419,4 +419,58 @@ fn pinned(gateway: &Gateway<'_>) -> usize {
         _ => None,
     })
     .sum()
+}
+
+#[test]
+fn temp_buffers_are_set_where_none_were_used() {
+    let database = database("temp_buffers");
+    let gateway = Gateway::setup().pool("size = 1").weights(0, 0).start();
+    let mut other = Raw::log_in(gateway.port, "demo", &database);
+    let mut uses = || {
+        for step in ["CREATE TEMP TABLE t (n int)", "INSERT INTO t VALUES (1)", "DISCARD TEMP"] {
+            assert_eq!(ask(&mut other, step), "", "{step}");
+        }
+        assert_eq!(ask(&mut other, "SHOW temp_buffers"), "8MB");
+    };
+    // When it runs, in a transaction as well, by whatever statement.
+    for (at, set) in
+        ["SET temp_buffers = '16MB'", "SELECT set_config('temp_buffers', '16MB', false)"].into_iter().enumerate()
+    {
+        uses();
+        let mut client = Raw::log_in(gateway.port, "demo", &database);
+        assert_eq!(ask(&mut client, set), ["", "16MB"][at]);
+        // When it is applied.
+        uses();
+        assert_eq!(ask(&mut client, "SHOW temp_buffers"), "16MB");
+        uses();
+        assert_eq!(ask(&mut client, "BEGIN"), "");
+        assert_eq!(ask(&mut client, "SHOW temp_buffers"), "16MB");
+        assert_eq!(ask(&mut client, "COMMIT"), "");
+        uses();
+        assert_eq!(ask(&mut client, "RESET ALL"), "");
+    }
+    for set in ["SET LOCAL temp_buffers = '16MB'", "SET temp_buffers = '16MB'"] {
+        uses();
+        let mut client = Raw::log_in(gateway.port, "demo", &database);
+        for (step, told) in [("BEGIN", ""), (set, ""), ("SHOW temp_buffers", "16MB"), ("ROLLBACK", "")] {
+            assert_eq!(ask(&mut client, step), told, "{set}: {step}");
+        }
+    }
+    // At the log-in.
+    for buffers in ["32MB", "24MB"] {
+        uses();
+        let mut client = Raw::connect(gateway.port);
+        let options = format!("-c temp_buffers={buffers}");
+        client.send(&startup(196_608, &[("user", "demo"), ("database", &database), ("options", &options)]));
+        assert!(client.until(b'Z').iter().all(|(tag, _)| *tag != b'E'));
+        assert_eq!(ask(&mut client, "SHOW temp_buffers"), buffers);
+    }
+    // Wherever it is set, the value is wrong, or too late.
+    let mut client = Raw::log_in(gateway.port, "demo", &database);
+    assert_eq!(ask(&mut client, "SET temp_buffers = 'nonsense'"), "22023");
+    assert_eq!(ask(&mut client, "SET temp_buffers = 1"), "22023");
+    for step in ["CREATE TEMP TABLE t (n int)", "INSERT INTO t VALUES (1)"] {
+        ask(&mut client, step);
+    }
+    assert_eq!(ask(&mut client, "SET temp_buffers = '64MB'"), "22023");
 }

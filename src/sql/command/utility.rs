@@ -2,7 +2,7 @@
 //!
 //! Invariant: as the parent's: a transaction command is `whole` only where every token was interpreted.
 
-use super::{Reader, done, unknown};
+use super::{Reader, certain, done, unknown};
 use crate::sql::analysis::{Access, Effects, Function, Kind, Statement, Table, Transaction, Understood};
 
 impl Reader<'_> {
@@ -142,11 +142,17 @@ impl Reader<'_> {
             );
             return;
         }
+        let from = self.at;
         if let Some(name) = self.setting_name() {
-            s.settings.push(name);
-            if (self.eat("to") || self.eat_mark(b"=")) && self.word(0) == "default" {
-                s.kind = Kind::Reset;
+            let to = self.at;
+            if self.eat("to") || self.eat_mark(b"=") {
+                if self.word(0) == "default" {
+                    s.kind = Kind::Reset;
+                }
+                s.certain =
+                    local && self.complete && certain::cannot_fail(&name, &self.head[from..to], &self.head[self.at..]);
             }
+            s.settings.push(name);
         } else {
             s.understood = Understood::Lexed;
             s.effects |= Effects::ALL_SETTINGS | Effects::COMPUTED_SETTING;
@@ -237,6 +243,13 @@ impl Reader<'_> {
         }
     }
 
+    /// A savepoint's name; whether it is one wherever it is read.
+    fn savepoint(&mut self, s: &mut Statement) -> bool {
+        let is_name = self.head.get(self.at).is_some_and(certain::is_name);
+        s.object = self.name();
+        is_name && s.object.is_some()
+    }
+
     fn transaction(&mut self, first: &str, s: &mut Statement) {
         let mut t = Transaction { start: first == "start", ..Transaction::default() };
         let kind = match first {
@@ -253,14 +266,12 @@ impl Reader<'_> {
                 Kind::Begin
             }
             "savepoint" => {
-                s.object = self.name();
-                t.whole = s.object.is_some();
+                t.whole = self.savepoint(s);
                 Kind::Savepoint
             }
             "release" => {
                 self.eat("savepoint");
-                s.object = self.name();
-                t.whole = s.object.is_some();
+                t.whole = self.savepoint(s);
                 Kind::Release
             }
             _ => {
@@ -272,8 +283,7 @@ impl Reader<'_> {
                 self.eat_any(&["work", "transaction"]);
                 if first == "rollback" && self.eat("to") {
                     self.eat("savepoint");
-                    s.object = self.name();
-                    t.whole = s.object.is_some();
+                    t.whole = self.savepoint(s);
                     Kind::RollbackTo
                 } else {
                     t.whole = true;

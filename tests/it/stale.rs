@@ -1,0 +1,153 @@
+//! Settings that a server takes no more, though the session has them: what they name is gone.
+
+use crate::support::{Gateway, Raw, database, direct, message, sqlstate, startup};
+
+/// What a Query comes to: its first value, its tag, or the SQLSTATE.
+fn say(client: &mut Raw, text: &str) -> String {
+    client.send(&message(b'Q', &[text.as_bytes(), b"\0"].concat()));
+    tell(&client.until(b'Z'))
+}
+
+fn tell(answer: &[(u8, Vec<u8>)]) -> String {
+    let text = |body: &[u8]| String::from_utf8_lossy(body).trim_end_matches('\0').to_owned();
+    let of = |wanted: u8| answer.iter().find(|(tag, _)| *tag == wanted).map(|(_, body)| body);
+    let error = of(b'E').map(|body| sqlstate(body));
+    error
+        .or_else(|| of(b'D').map(|body| text(&body[6..])))
+        .or_else(|| of(b'C').map(|body| text(body)))
+        .unwrap_or_default()
+}
+
+/// A role that `demo` may take on, and that goes with the test.
+struct Passing<'a>(&'a Gateway<'a>, String);
+
+impl<'a> Passing<'a> {
+    fn new(gateway: &'a Gateway<'a>, label: &str) -> Self {
+        let role = Self(gateway, format!("passing_{label}"));
+        role.sql(&format!("DROP ROLE IF EXISTS {0}", role.1));
+        role.come();
+        role
+    }
+
+    fn come(&self) {
+        self.sql(&format!("CREATE ROLE {0}; GRANT {0} TO demo", self.1));
+    }
+
+    fn sql(&self, text: &str) {
+        self.0.cluster.primary().psql("postgres", text).unwrap();
+    }
+}
+
+impl Drop for Passing<'_> {
+    fn drop(&mut self) {
+        self.sql(&format!("DROP ROLE IF EXISTS {}", self.1));
+    }
+}
+
+#[test]
+fn a_setting_that_names_what_is_gone_can_be_taken_back() {
+    let database = database("stale_setting");
+    let gateway = Gateway::setup().pool("size = 1").weights(0, 0).start();
+    let owner = gateway.cluster.primary();
+    let mut other = Raw::log_in(gateway.port, "demo", &database);
+    for back in
+        ["RESET ALL", "DISCARD ALL", "RESET default_text_search_config", "SET default_text_search_config = 'simple'"]
+    {
+        owner.psql(&database, "CREATE TEXT SEARCH CONFIGURATION c (copy = simple)").unwrap();
+        let mut client = Raw::log_in(gateway.port, "demo", &database);
+        assert_eq!(say(&mut client, "SET default_text_search_config = 'public.c'"), "SET");
+        assert_eq!(say(&mut client, "SET work_mem = '5MB'"), "SET");
+        assert_eq!(say(&mut other, "SHOW work_mem"), "4MB");
+        owner.psql(&database, "DROP TEXT SEARCH CONFIGURATION c").unwrap();
+        if !direct() {
+            client.send(&message(b'Q', b"SELECT 1\0"));
+            let answer = client.until(b'Z');
+            let error = answer.iter().find(|(tag, _)| *tag == b'E').unwrap();
+            assert_eq!(sqlstate(&error.1), "22023");
+            let words = String::from_utf8_lossy(&error.1).into_owned();
+            assert!(
+                words.contains("the session's setting \"default_text_search_config\" cannot be applied any more"),
+                "{words}"
+            );
+            assert!(words.contains("RESET default_text_search_config, or DISCARD ALL"), "{words}");
+        }
+        for step in ["ROLLBACK", "SET work_mem = '6MB'"] {
+            assert_eq!(say(&mut client, step), step.split(' ').next().unwrap());
+        }
+        if !direct() {
+            assert_eq!(say(&mut client, "SELECT 1"), "22023", "it is not forgotten");
+            assert_eq!(say(&mut client, "SET work_mem = 'nonsense'"), "22023");
+            assert_eq!(say(&mut client, "SELECT 1"), "22023", "nor by what failed");
+        }
+        // What comes right behind it waits for it.
+        client.send(&[message(b'Q', &[back.as_bytes(), b"\0"].concat()), message(b'Q', b"SHOW work_mem\0")].concat());
+        let tag = if back == "DISCARD ALL" { back } else { back.split(' ').next().unwrap() };
+        assert_eq!(tell(&client.until(b'Z')), tag);
+        let expected = if back.ends_with("ALL") { "4MB" } else { "6MB" };
+        assert_eq!(tell(&client.until(b'Z')), expected, "{back}");
+        assert_eq!(say(&mut other, "SHOW work_mem"), "4MB");
+        assert_ne!(say(&mut client, "SHOW default_text_search_config"), "public.c", "{back}");
+    }
+}
+
+#[test]
+fn a_role_that_is_gone_can_be_laid_down() {
+    let database = database("stale_role");
+    let gateway = Gateway::setup().pool("size = 1").weights(0, 0).start();
+    if direct() {
+        return;
+    }
+    let role = Passing::new(&gateway, "role");
+    let mut other = Raw::log_in(gateway.port, "demo", &database);
+    for back in ["RESET ROLE", "DISCARD ALL", "SET ROLE NONE", "SET ROLE demo"] {
+        for gone in [format!("REVOKE {} FROM demo", role.1), format!("DROP ROLE {}", role.1)] {
+            let mut client = Raw::log_in(gateway.port, "demo", &database);
+            assert_eq!(say(&mut client, &format!("SET ROLE {}", role.1)), "SET");
+            assert_eq!(say(&mut other, "SELECT current_user"), "demo");
+            role.sql(&gone);
+            let refused = say(&mut client, "SELECT current_user");
+            assert!(["22023", "42501"].contains(&&*refused), "{gone}: {refused}");
+            // It leaves the role alone, and nothing runs without it.
+            for step in ["RESET ALL", "SET work_mem = '5MB'", "SET ROLE nosuch"] {
+                client.send(
+                    &[message(b'Q', &[step.as_bytes(), b"\0"].concat()), message(b'Q', b"SELECT current_user\0")]
+                        .concat(),
+                );
+                let told = tell(&client.until(b'Z'));
+                assert!([step.split(' ').next().unwrap(), "22023"].contains(&&*told), "{step}: {told}");
+                assert_eq!(tell(&client.until(b'Z')), refused, "{step}, {gone}");
+            }
+            assert_eq!(say(&mut client, "BEGIN"), "BEGIN");
+            assert_eq!(say(&mut client, "SET work_mem = '5MB'"), refused);
+            assert_eq!(say(&mut client, "ROLLBACK"), "ROLLBACK");
+            let tag = if back == "DISCARD ALL" { back } else { back.split(' ').next().unwrap() };
+            assert_eq!(say(&mut client, back), tag, "{gone}");
+            assert_eq!(say(&mut client, "SELECT current_user"), "demo", "{back}, {gone}");
+            role.sql(&format!("DROP ROLE IF EXISTS {}", role.1));
+            role.come();
+        }
+    }
+}
+
+/// What drivers' pools send when a connection comes back.
+#[test]
+fn pools_of_drivers_are_rid_of_it() {
+    let database = database("stale_pool");
+    let gateway = Gateway::setup().pool("size = 1").weights(0, 0).start();
+    let owner = gateway.cluster.primary();
+    let mut client = Raw::connect(gateway.port);
+    owner.psql(&database, "CREATE TEXT SEARCH CONFIGURATION c (copy = simple)").unwrap();
+    let user = [("user", "demo"), ("database", &*database), ("options", "-c default_text_search_config=public.c")];
+    client.send(&startup(196_608, &user));
+    client.until(b'Z');
+    let mut other = Raw::log_in(gateway.port, "demo", &database);
+    assert_eq!(say(&mut client, "SELECT 1"), "1");
+    assert_eq!(say(&mut other, "SELECT 1"), "1");
+    owner.psql(&database, "DROP TEXT SEARCH CONFIGURATION c").unwrap();
+    let reset = "SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL; SET work_mem = '5MB'";
+    assert_eq!(say(&mut client, reset), "");
+    assert_eq!(say(&mut client, "SHOW work_mem"), "5MB");
+    assert_eq!(say(&mut client, "SELECT 1"), "1");
+    assert_eq!(say(&mut client, "DISCARD ALL"), "DISCARD ALL");
+    assert_eq!(say(&mut client, "SELECT 1"), "1");
+}
