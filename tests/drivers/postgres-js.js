@@ -58,13 +58,14 @@ run('postgres.js 3.4.9', {
   async pipelines() {
     await withSql({ max: 2 }, async (sql) => {
       await sql`CREATE TABLE q (n int PRIMARY KEY)`;
-      // All are sent before the first answer is read; every fifth violates the key.
-      const results = await Promise.allSettled(Array.from({ length: 200 }, (_, n) => sql`INSERT INTO q VALUES (${n % 5 === 4 ? 0 : n})`));
+      await sql`INSERT INTO q VALUES (-1)`;
+      // All are sent before the first answer is read, over two connections in no order; every fifth violates the key.
+      const results = await Promise.allSettled(Array.from({ length: 200 }, (_, n) => sql`INSERT INTO q VALUES (${n % 5 === 4 ? -1 : n})`));
       results.forEach((result, n) => {
         if (n % 5 === 4) assert.equal(result.reason?.code, '23505', `${n}`);
         else assert.equal(result.status, 'fulfilled', `${n}: ${result.reason}`);
       });
-      const read = await Promise.all(Array.from({ length: 200 }, (_, n) => sql`SELECT ${n}::int AS n, (SELECT count(*)::int FROM q WHERE n < 0) AS c`));
+      const read = await Promise.all(Array.from({ length: 200 }, (_, n) => sql`SELECT ${n}::int AS n, (SELECT count(*)::int FROM q WHERE n < -1) AS c`));
       read.forEach(([row], n) => assert.deepEqual({ ...row }, { n, c: 0 }));
       const mixed = await Promise.all(Array.from({ length: 60 }, (_, n) => (n % 2
         ? sql`INSERT INTO q VALUES (${1000 + n}) RETURNING n`
