@@ -217,6 +217,10 @@ impl Conversation {
     }
 
     async fn unit(&mut self) -> Result<(), End> {
+        if self.lingers.is_some() && (self.session.sets_custom() || self.session.gives("temp_buffers")) {
+            // It may want another server than the one that it was left.
+            self.linger_no_more();
+        }
         if self.held.is_none() {
             self.session.regain(false);
             self.follow_configuration()?;
@@ -484,6 +488,9 @@ impl Conversation {
         if route.writes {
             lent.upstream.notifies_as(self.handle.key.pid);
             self.home.advances(&mut lent);
+            if self.session.effects().any(Effects::TEMPORARY) {
+                self.home.makes_temporary(&mut lent);
+            }
             self.writes.sent(route.shard);
         }
         let node = &lent.pool().node;
@@ -527,9 +534,15 @@ impl Conversation {
         {
             return Ok(Some(refused));
         }
+        if self.home.shadows(lent, &self.session)
+            && let Some(refused) = home::discard_plans(lent, &self.session.settings).await?
+        {
+            return Ok(Some(refused));
+        }
         let doubtful = self.session.doubtful(&lent.upstream);
         if !doubtful.is_empty()
-            && let Some(refused) = private::confirm(lent, &doubtful, &self.session.settings).await?
+            && let Some(refused) =
+                private::confirm(lent, &doubtful, &self.session.settings, self.session.refolds).await?
         {
             if lent.upstream.take_outdated() {
                 self.account.cluster.schema_changed();

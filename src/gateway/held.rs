@@ -10,6 +10,7 @@ use super::drive::{Conversation, End};
 use super::route::Route;
 use super::{home, io, private};
 use crate::policy::Role;
+use crate::sql::Effects;
 use crate::upstream::ErrorReply;
 use crate::wire::TransactionStatus;
 
@@ -28,8 +29,10 @@ impl Conversation {
         let channels = self.ear.is_some() && decided.is_ok() && self.concerns_channels();
         let sequences = lent.upstream.status() != TransactionStatus::Failed
             && decided.as_ref().is_ok_and(|route| self.home.minds(lent, &self.session, route.writes));
+        let shadows = lent.upstream.status() != TransactionStatus::Failed && self.home.shadows(lent, &self.session);
+        let lacks = self.session.lacks();
         // Once the client has the answer, others are to begin with what it set. Nothing runs where a setting is lacking.
-        if busy && (channels || sequences || self.session.alters_starts || self.session.lacks()) {
+        if busy && (channels || sequences || shadows || lacks || self.session.alters_starts) {
             self.blocked = true;
             return Ok(());
         }
@@ -42,6 +45,12 @@ impl Conversation {
         if sequences && let Some(lent) = &mut self.held {
             let forgotten = home::forget_sequences(lent).await;
             if let Some(end) = self.asked(forgotten) {
+                return end;
+            }
+        }
+        if shadows && let Some(lent) = &mut self.held {
+            let discarded = home::discard_plans(lent, &self.session.settings).await;
+            if let Some(end) = self.asked(discarded) {
                 return end;
             }
         }
@@ -89,7 +98,7 @@ impl Conversation {
             // Looked at again when that is known.
             Ok(_) if !doubtful.is_empty() && busy => self.blocked = true,
             Ok(_) if !doubtful.is_empty() => {
-                let confirmed = private::confirm(lent, &doubtful, &self.session.settings).await;
+                let confirmed = private::confirm(lent, &doubtful, &self.session.settings, self.session.refolds).await;
                 return self.asked(confirmed).unwrap_or(Ok(()));
             }
             Ok(route) => {
@@ -98,6 +107,9 @@ impl Conversation {
                 if route.writes {
                     lent.upstream.notifies_as(self.handle.key.pid);
                     self.home.advances(lent);
+                    if self.session.effects().any(Effects::TEMPORARY) {
+                        self.home.makes_temporary(lent);
+                    }
                     self.writes.sent(route.shard);
                 }
                 lent.pool().node.count_sent(route.target.role);

@@ -15,6 +15,7 @@
 //!
 //! Deliberately absent: what else a session leaves on a server (`session::Pins`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::private;
@@ -22,7 +23,7 @@ use crate::pool::{Lent, Wish};
 use crate::session::Session;
 use crate::sql::Effects;
 use crate::topology::Role;
-use crate::upstream::{ErrorReply, Sequences};
+use crate::upstream::{ErrorReply, Sequences, Settings};
 
 /// How long a session that may ask for what its `nextval` gave is left the server.
 pub(super) const LINGER: Duration = Duration::from_millis(200);
@@ -48,17 +49,20 @@ pub(super) struct Home {
     wants_new: Option<bool>,
     /// How often it was left a server and did not ask.
     in_vain: u8,
+    /// It has made something temporary since it holds the server.
+    temporary: bool,
 }
 
 impl Home {
     pub(super) fn new(id: u64) -> Self {
-        Self { id, last: 0, advanced_on: 0, advancing: false, wants_new: None, in_vain: 0 }
+        Self { id, last: 0, advanced_on: 0, advancing: false, wants_new: None, in_vain: 0, temporary: false }
     }
 
     /// The server that would be best for the unit at hand.
     #[inline]
     pub(super) fn wish(&mut self, session: &Session) -> Wish {
         self.advancing = false;
+        self.temporary = false;
         if self.wants_new == Some(true) && !session.pins.temporary {
             self.wants_new = Some(false);
             return Wish::New;
@@ -115,6 +119,24 @@ impl Home {
         lent.pool().left_in_vain(cost.into());
     }
 
+    /// Whether plans on a server were made before the session's first temporary object, which is about to be made. Never within a
+    /// group, as below.
+    #[inline]
+    pub(super) fn shadows(&self, lent: &Lent, session: &Session) -> bool {
+        lent.upstream.plans.had_temporary
+            && session.effects().any(Effects::TEMPORARY)
+            && !self.temporary
+            && !session.pins.temporary
+            && session.unit().opens
+    }
+
+    /// What is about to be sent may make a temporary object.
+    #[inline]
+    pub(super) fn makes_temporary(&mut self, lent: &mut Lent) {
+        lent.upstream.plans.had_temporary = true;
+        self.temporary = true;
+    }
+
     /// Whether a server holds sequence values that the unit at hand must not be told of, or that it is better rid of. Never
     /// within a group: a question would end it, or take its answers away.
     #[inline]
@@ -131,6 +153,16 @@ impl Home {
         let kept = || lent.pool().keeps_sequences() || self.may_be_asking(lent, session.advances);
         session.pins.sequence || unknown || writes && kept()
     }
+}
+
+/// Makes a server make all plans anew, under `settings`. `Some`: it refused.
+pub(super) async fn discard_plans(
+    lent: &mut Lent,
+    settings: &Arc<Settings>,
+) -> Result<Option<ErrorReply>, private::PrivateError> {
+    let answer = private::run(lent, &["DISCARD PLANS"]).await?;
+    lent.upstream.plans_discarded(settings);
+    Ok(private::error_of(&answer))
 }
 
 /// Makes a server forget all sequence values. `Some`: it refused.

@@ -76,17 +76,19 @@ pub(super) fn run<'a>(lent: &'a mut Lent, texts: &'a [&'a str]) -> Asking<'a> {
 
 /// Prepares statements that clients know: with the result that they were told of, and with constants that mean what they meant
 /// when they were prepared first. `Some`: one cannot be prepared any more, or would return something else; PostgreSQL refuses such
-/// a statement with the same words (`RevalidateCachedQuery` in `plancache.c`).
+/// a statement with the same words (`RevalidateCachedQuery` in `plancache.c`). `for_now`: the transaction may have set others than
+/// `settings`.
 ///
 /// Not cancel-safe, as [`ask`].
 pub(super) fn confirm<'a>(
     lent: &'a mut Lent,
     statements: &'a [Arc<Prepared>],
     settings: &'a Arc<Settings>,
+    for_now: bool,
 ) -> Pin<Box<dyn Future<Output = Result<Option<ErrorReply>, PrivateError>> + Send + 'a>> {
     Box::pin(async move {
         let (misread, plain): (Vec<_>, Vec<_>) =
-            statements.iter().cloned().partition(|statement| statement.is_misread(settings));
+            statements.iter().cloned().partition(|statement| statement.may_be_misread(settings, for_now));
         for one in misread.chunks(1) {
             if let Some(refused) = confirm_as_read(lent, one, settings).await? {
                 return Ok(Some(refused));
@@ -210,7 +212,9 @@ pub(super) async fn apply_settings(
     let same = lent.upstream.settings.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, wanted) || applied == wanted);
     if !same {
         syncs.one();
-        let sql = wanted.transition(lent.upstream.settings.as_deref());
+        let replans = !lent.upstream.plans.suit(wanted);
+        let discard = if replans { "DISCARD PLANS;" } else { "" };
+        let sql = format!("{discard}{}", wanted.transition(lent.upstream.settings.as_deref()));
         let mut answer = ask(lent, &sql).await?;
         let timeout = |settings: &Option<Arc<Settings>>| {
             settings.as_ref().is_none_or(|settings| settings.bytes("statement_timeout").is_some())
@@ -219,10 +223,13 @@ pub(super) async fn apply_settings(
             // The time-out of whoever had the server before may have been too short for this.
             ask(lent, "SET statement_timeout = 0").await?;
             lent.upstream.settings = None;
-            answer = ask(lent, &wanted.transition(None)).await?;
+            answer = ask(lent, &format!("{discard}{}", wanted.transition(None))).await?;
         }
         if let Some(reply) = error_of(&answer) {
             return Ok(Some(reply));
+        }
+        if replans {
+            lent.upstream.plans_discarded(wanted);
         }
     }
     lent.upstream.settings = Some(Arc::clone(wanted));

@@ -59,6 +59,7 @@ impl Conversation {
                     let actual = self.session.audited(&audit, &answer);
                     let settings = &self.context.settings;
                     self.session.settings = settings.intern((*self.session.settings).clone());
+                    lent.upstream.plans.had_temporary |= self.session.pins.temporary;
                     lent.upstream.settings = actual.map(|actual| settings.intern(actual));
                     audit.starts.then(|| Starts::read(&answer))
                 }
@@ -81,6 +82,16 @@ impl Conversation {
             let syncs = &self.tally.worker(self.worker).syncs;
             match private::apply_settings(lent, &self.session.settings, syncs).await {
                 Ok(None) => self.session.report_before_ready(&mut lent.upstream.parameters, &self.context.parameters),
+                Ok(Some(reply)) => return Err(self.cannot_audit(&reply.message)),
+                Err(error) => return Err(self.cannot_audit(&error.to_string())),
+            }
+        }
+        lent.upstream.plans.read_otherwise |= self.session.pins.sources;
+        let alone = self.account.mode == PoolMode::Session;
+        if !alone && (std::mem::take(&mut self.session.refolds) || !lent.upstream.plans.suit(&self.session.settings)) {
+            // What it made of constants is not what others would.
+            match home::discard_plans(lent, &self.session.settings).await {
+                Ok(None) => {}
                 Ok(Some(reply)) => return Err(self.cannot_audit(&reply.message)),
                 Err(error) => return Err(self.cannot_audit(&error.to_string())),
             }
@@ -139,7 +150,9 @@ impl Conversation {
         self.handle.rests();
         if let Some(lent) = self.held.take() {
             self.home.leaves(&lent);
-            lent.give_back();
+            if !lent.upstream.plans.read_otherwise {
+                lent.give_back();
+            }
         }
     }
 
@@ -285,7 +298,7 @@ async fn clean(lent: &mut Lent, session: &mut Session, may_write: bool, patience
             net::timeout(FINISH, hear_out(lent, session)).await.ok()??;
         }
     }
-    if session.pins.taints() {
+    if session.pins.taints() || lent.upstream.plans.read_otherwise {
         return None;
     }
     net::timeout(FINISH, reset(lent)).await.ok()?

@@ -30,14 +30,14 @@ impl Session {
             let told = || ops.get(at + 1).is_some_and(|next| matches!(next.what, What::DescribePortal));
             let statement = match &op.what {
                 What::Bind { statement: Some(statement), .. }
-                    if up.prepared.misreads(statement, &self.settings)
-                        || up.prepared.doubts(statement, &self.settings)
+                    if up.prepared.misreads(statement, &self.settings, self.refolds)
+                        || up.prepared.doubts(statement, &self.settings, self.refolds)
                             && !(told() && statement.finds_the_same(&self.settings)) =>
                 {
                     statement
                 }
                 What::DescribeStatement { statement: Some(statement) }
-                    if up.prepared.doubts(statement, &self.settings) =>
+                    if up.prepared.doubts(statement, &self.settings, self.refolds) =>
                 {
                     statement
                 }

@@ -78,7 +78,7 @@ impl Session {
         };
         let mut known = Vec::with_capacity(24);
         statement.id.write_name(&mut known);
-        let lacks = prepared.named(&known).is_none() || prepared.doubts(statement, &self.settings);
+        let lacks = prepared.named(&known).is_none() || prepared.doubts(statement, &self.settings, self.refolds);
         lacks.then_some(statement)
     }
 }

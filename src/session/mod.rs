@@ -98,6 +98,8 @@ pub struct Session {
     pub transactions: u32,
     /// What was sent since the last settlement advances a sequence, as far as is known: its session may ask for the value next.
     pub advances: bool,
+    /// And it may have changed, if only for a while, what plans are made of ([`folds_constants`](crate::upstream::folds_constants)).
+    pub refolds: bool,
     /// What the client wants set, on any server.
     pub settings: Arc<Settings>,
     /// What the start-up message set; RESET returns to it.
@@ -254,11 +256,12 @@ impl Session {
             output: BytesMut::new(),
             transactions: 0,
             advances: false,
+            refolds: false,
             settings: Arc::clone(&baseline),
+            pins: Pins { sources: state::reads_sources_otherwise(&baseline), ..Pins::default() },
             baseline,
             context: text_context(&reported),
             reported,
-            pins: Pins::default(),
             deferred: Deferred::default(),
             channels: Some(Vec::new()),
             elsewhere: Vec::new(),

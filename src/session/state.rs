@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use super::Session;
 use super::starts::STARTS_SQL;
-use crate::sql::{Effects, Kind, Shape};
-use crate::upstream::{Answer, ErrorReply, Interner, Parameters, Settings};
+use crate::sql::{Effects, Kind, Shape, Statement};
+use crate::upstream::{Answer, ErrorReply, Interner, Parameters, Settings, folds_constants};
 use crate::wire::backend::write_error;
 
 /// Effects after which the server is asked.
@@ -60,6 +60,9 @@ pub struct Pins {
     pub computed_setting: bool,
     /// The settings take more than [`SETTINGS_LIMIT`]; to the end of the session or DISCARD ALL.
     pub large_settings: bool,
+    /// `standard_conforming_strings` is off: sources of functions are read by it, once for all that the server's process lives. As
+    /// long as it is; the server is closed then.
+    pub sources: bool,
     /// Something ran that may keep state in the server's process ([`Effects::PROCESS`]). To the end of the session; the server
     /// is closed then, as after LOAD.
     pub process: bool,
@@ -67,6 +70,9 @@ pub struct Pins {
     /// tells it. To the end of the session; the server is closed then.
     pub seed: bool,
 }
+
+/// The setting by which sources of functions are read.
+const SOURCES: &str = "standard_conforming_strings";
 
 /// Bytes of settings that follow a session from server to server.
 pub const SETTINGS_LIMIT: usize = 1 << 20;
@@ -90,7 +96,7 @@ impl Pins {
     }
 
     /// The names of all reasons, in the order of [`Pins::flags`].
-    pub const CAUSES: [&str; 13] = [
+    pub const CAUSES: [&str; 14] = [
         "temporary objects",
         "advisory locks",
         "WITH HOLD cursors",
@@ -102,6 +108,7 @@ impl Pins {
         "a large unnamed statement",
         "a setting under a computed name",
         "large settings",
+        "standard_conforming_strings off",
         "state in the server process",
         "seeded random numbers",
     ];
@@ -121,6 +128,7 @@ impl Pins {
             self.large_unnamed,
             self.computed_setting,
             self.large_settings,
+            self.sources,
             self.process,
             self.seed,
         ]
@@ -150,7 +158,8 @@ pub struct Audit {
 impl Session {
     /// Notes what a unit about to be forwarded may do; `effects` as the catalogue refined them.
     pub fn note(&mut self, effects: Effects, shape: &Shape) {
-        self.advances |= effects.any(Effects::SEQUENCE);
+        // What is not known may have done that, too.
+        self.advances |= effects.any(Effects::SEQUENCE | Effects::UNKNOWN | Effects::OPAQUE);
         let effects = Effects(effects.0 & !Effects::SEQUENCE.0);
         self.effects |= effects;
         if effects == Effects::NONE {
@@ -174,8 +183,14 @@ impl Session {
         }
     }
 
-    /// Notes a setting that a statement may change.
+    /// Notes a setting that a statement may change, if only until its transaction ends.
     pub fn touch(&mut self, name: &str) {
+        self.refolds |= folds_constants(name);
+        self.ask_for(name);
+    }
+
+    /// A setting whose value is to be asked for.
+    fn ask_for(&mut self, name: &str) {
         if name.eq_ignore_ascii_case("seed") {
             self.pins.seed = true;
             return;
@@ -195,6 +210,15 @@ impl Session {
         }
     }
 
+    /// Whether the unit at hand sets a custom setting, which a library on some servers may have reserved the name of.
+    #[must_use]
+    pub fn sets_custom(&self) -> bool {
+        let custom = |statement: &Statement| {
+            statement.kind == Kind::Set && statement.settings.iter().any(|name| name.contains('.'))
+        };
+        self.shapes().any(|shape| shape.statements.iter().any(custom))
+    }
+
     /// Notes a setting of the session's under a name that is not known.
     pub fn note_computed(&mut self) {
         self.effects |= Effects::ALL_SETTINGS | Effects::COMPUTED_SETTING;
@@ -203,7 +227,7 @@ impl Session {
     /// Whether the session must keep the server that the unit at hand runs on.
     #[must_use]
     pub fn will_pin(&self) -> bool {
-        self.pins.any() || self.effects.any(Effects::COMPUTED_SETTING)
+        self.pins.any() || self.effects.any(Effects::COMPUTED_SETTING) || self.may_set(SOURCES)
     }
 
     /// Whether what was noted since the last audit may change `setting`.
@@ -274,7 +298,7 @@ impl Session {
             let held = Arc::clone(&self.settings);
             // In no catalogue either.
             for name in held.iter().map(|(name, _)| name).chain(["session_authorization"]) {
-                self.touch(name);
+                self.ask_for(name);
             }
         }
         let computed = (effects | std::mem::take(&mut self.effects)).any(Effects::COMPUTED_SETTING);
@@ -331,6 +355,7 @@ impl Session {
             }
         }
         self.settings = Arc::new(wanted);
+        self.pins.sources = reads_sources_otherwise(&self.settings);
         (!audit.hidden).then_some(actual)
     }
 
@@ -370,6 +395,7 @@ impl Session {
                 self.pins = Pins {
                     load: self.pins.load,
                     process: self.pins.process,
+                    sources: reads_sources_otherwise(&self.baseline),
                     seed: self.pins.seed,
                     sequence: self.effects.any(Effects::CURRVAL),
                     ..Pins::default()
@@ -383,6 +409,11 @@ impl Session {
             _ => {}
         }
     }
+}
+
+/// Whether sources of functions are read under these settings as nobody else's are, once for all that the server's process lives.
+pub(super) fn reads_sources_otherwise(settings: &Settings) -> bool {
+    settings.value(SOURCES) == Some("off")
 }
 
 /// Whether a row of the audit says that the session set something.

@@ -14,6 +14,7 @@ mod deliver;
 mod login;
 mod notifiers;
 mod own_names;
+mod plans;
 mod prepared;
 mod private;
 mod sequences;
@@ -32,6 +33,7 @@ pub use amended::Amended;
 pub use deliver::Receiver;
 pub use login::{Login, LoginError, LoginStep};
 pub use notifiers::Notifiers;
+pub use plans::{Plans, folds_constants};
 use prepared::DOUBTED;
 pub use prepared::{
     Prepared, PreparedSet, Reading, Registry, Scope, StatementId, finds_names, has_constants, makes_constants,
@@ -270,6 +272,8 @@ pub struct Upstream {
     pub overheard: BytesMut,
     /// Whose values `currval` tells here.
     pub sequences: Sequences,
+    /// What the plans in the process were made of.
+    pub plans: Plans,
     /// Whose notifications come from where on this server's node, and this connection's own entry there.
     notifiers: Option<(Arc<Notifiers>, Arc<AtomicU32>)>,
     expected: VecDeque<Expected>,
@@ -302,6 +306,7 @@ impl Upstream {
             input: BytesMut::new(),
             output: BytesMut::new(),
             prepared: PreparedSet::new(prepared_limit),
+            plans: Plans::none(Arc::clone(&settings)),
             settings: Some(settings),
             parameters,
             key,
@@ -321,6 +326,12 @@ impl Upstream {
             litter: Vec::new(),
             outdated: false,
         }
+    }
+
+    /// The plans in the process were discarded: those to come are made under `settings`.
+    pub fn plans_discarded(&mut self, settings: &Arc<Settings>) {
+        self.plans.made_under(settings);
+        self.prepared.plans_discarded();
     }
 
     /// Makes this connection's process known to those who hear of its notifications.

@@ -237,6 +237,12 @@ impl Prepared {
         self.constant && self.is_shared() && !self.constants.iter().eq(constants(Some(settings)))
     }
 
+    /// The same where `for_now` other settings may hold that are not known.
+    #[must_use]
+    pub fn may_be_misread(&self, settings: &Settings, for_now: bool) -> bool {
+        self.is_misread(settings) || for_now && self.constant && self.is_shared()
+    }
+
     /// What must be set for a Parse to give its constants their meaning, with the values; `None`: as it is for a session that has
     /// set nothing. Where names mean something else now, PostgreSQL makes its constants anew.
     pub fn constants(&self, settings: &Settings) -> impl Iterator<Item = (&'static str, Option<&[u8]>)> {
@@ -421,6 +427,8 @@ struct Held {
     changed: bool,
     /// It was described here since it was parsed: the server lets nothing else come of it without an error.
     described: bool,
+    /// Its plan was discarded: its constants are made anew under whatever is set at its next use.
+    replans: bool,
     /// Under what its Parse was sent.
     parsed: Option<(Arc<Settings>, Scope)>,
 }
@@ -445,22 +453,38 @@ impl PreparedSet {
     }
 
     /// Whether clients may know what it returns, and this server may see that otherwise: it must be asked before the statement
-    /// is used. Where statements come and go, one server's answer stands for the account's others.
+    /// is used. Where statements come and go, one server's answer stands for the account's others. `for_now` as in
+    /// [`PreparedSet::misreads`].
     #[must_use]
-    pub fn doubts(&self, statement: &Prepared, settings: &Arc<Settings>) -> bool {
+    pub fn doubts(&self, statement: &Prepared, settings: &Arc<Settings>, for_now: bool) -> bool {
         if !statement.is_described() || !statement.is_shared() {
-            return self.misreads(statement, settings);
+            return self.misreads(statement, settings, for_now);
         }
         match self.held.get(&statement.id) {
-            Some(held) => held.changed || held.sent_in == Some(DOUBTED),
-            None => !(self.crowded && statement.is_proven(self.scope, settings)) || statement.is_misread(settings),
+            Some(held) => {
+                held.changed
+                    || held.sent_in == Some(DOUBTED)
+                    || held.replans && statement.may_be_misread(settings, for_now)
+            }
+            None => {
+                !(self.crowded && statement.is_proven(self.scope, settings))
+                    || statement.may_be_misread(settings, for_now)
+            }
         }
     }
 
-    /// Whether this server lacks the statement, and would give its constants another meaning.
+    /// Whether this server lacks the statement, or its plan, and would give its constants another meaning. `for_now`: other
+    /// settings may hold until the transaction ends.
     #[must_use]
-    pub fn misreads(&self, statement: &Prepared, settings: &Settings) -> bool {
-        statement.constant && !self.held.contains_key(&statement.id) && statement.is_misread(settings)
+    pub fn misreads(&self, statement: &Prepared, settings: &Settings, for_now: bool) -> bool {
+        statement.constant
+            && self.held.get(&statement.id).is_none_or(|held| held.replans)
+            && statement.may_be_misread(settings, for_now)
+    }
+
+    /// The server has discarded all plans.
+    pub(super) fn plans_discarded(&mut self) {
+        self.held.values_mut().for_each(|held| held.replans = true);
     }
 
     /// Whether a description of it is worth looking into: the first since it was parsed here.
@@ -542,7 +566,14 @@ impl PreparedSet {
         self.clock += 1;
         self.held.insert(
             id,
-            Held { used: self.clock, sent_in: Some(group), changed: false, described: false, parsed: None },
+            Held {
+                used: self.clock,
+                sent_in: Some(group),
+                changed: false,
+                described: false,
+                replans: false,
+                parsed: None,
+            },
         );
     }
 

@@ -22,6 +22,7 @@ mod hostile;
 mod leaks;
 mod listen;
 mod peers;
+mod plans;
 mod pooling;
 mod process;
 mod redefined;

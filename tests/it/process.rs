@@ -322,6 +322,14 @@ fn a_name_that_a_library_has_reserved_elsewhere_is_free() {
     assert_eq!(tags, ['N', 'T', 'D', 'C', 'Z']);
     assert_eq!(sqlstate(&answer[0].1), "42602");
     assert_eq!(ask(&mut client, "SHOW plpgsql.no_such"), "42704");
+    // Also right behind a statement for whose sake it may be left the server.
+    let mut another = Raw::log_in(gateway.port, "demo", &database);
+    assert_eq!(ask(&mut before, "DO $$ BEGIN END $$"), "");
+    assert_eq!(ask(&mut another, "CREATE SEQUENCE s"), "");
+    assert_eq!(ask(&mut another, "SELECT nextval('s')"), "1");
+    assert_eq!(ask(&mut another, "SET plpgsql.neither = on"), "");
+    assert_eq!(ask(&mut another, "RESET plpgsql.neither"), "");
+    drop(another);
     // Wherever it runs, the name is wrong.
     assert_eq!(ask(&mut client, "SET plpgsql.no-such = on"), "42601");
     assert_eq!(ask(&mut client, "SET \"plpgsql.no-such\" = on"), "42602");

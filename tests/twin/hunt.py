@@ -36,6 +36,7 @@ PROBE = (
     " UNION ALL (SELECT 'cursor', concat(name, is_holdable, is_scrollable) FROM pg_catalog.pg_cursors WHERE name <> '' ORDER BY 2)"
     " UNION ALL (SELECT 'lock', concat(classid, ' ', objid, ' ', mode) FROM pg_catalog.pg_locks"
     " WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() ORDER BY 2)"
+    " UNION ALL SELECT 'sources', '' WHERE pg_catalog.current_setting('standard_conforming_strings') = 'off'"
     " UNION ALL (SELECT 'channel', c FROM pg_catalog.pg_listening_channels() c ORDER BY 2)"
 )
 OWN = " UNION ALL SELECT 'rows', concat(count(*), ' ', sum(n)) FROM public.t{0} UNION ALL SELECT 'unique rows', concat(count(*)) FROM public.u{0}"
@@ -43,7 +44,7 @@ PID = " UNION ALL SELECT 'pid', pg_catalog.pg_backend_pid()::text"
 ALL = (" UNION ALL SELECT 'all settings', (SELECT pg_catalog.string_agg(name || '=' || setting, ';' ORDER BY name) FROM pg_catalog.pg_settings "
        "WHERE context IN ('user', 'superuser') AND name !~ '\\.' AND name NOT IN ('seed', 'transaction_isolation', 'transaction_read_only', 'transaction_deferrable'))")
 # A server keeps these for a session: it stays with it while one is there.
-HOLDING = {"prepared", "temporary", "lock", "cursor"}
+HOLDING = {"prepared", "temporary", "lock", "cursor", "sources"}
 ROUTINES = """
     CREATE FUNCTION public.sets(v text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
         PERFORM set_config('work_mem', v, false); SET lock_timeout = '7s'; SET LOCAL TimeZone = 'Asia/Tokyo'; RETURN v; END $$;
@@ -289,7 +290,7 @@ class Run:
         if pair.ours.status != pair.theirs.status:
             raise Differ(pair.number, "the transaction's status", pair.ours.status, pair.theirs.status)
         pair.reads_only |= b"default_transaction_read_only" in encoded(step)[0]
-        pair.held |= bool(step.get("hold"))
+        pair.held |= bool(step.get("hold")) or b"standard_conforming_strings" in encoded(step)[0].lower()
         pair.sticky |= bool(step.get("sticky"))
         if any(m[0] == "C" and m[1] == b"DISCARD ALL\0" for m in answers):
             pair.held = pair.sticky = False

@@ -313,7 +313,7 @@ class Draw:
         if status != "I":
             return {"sql": self.rng.choice(["COMMIT", "ROLLBACK", "ROLLBACK"])}
         ways = {"temporary": "DISCARD TEMP", "cursor": "CLOSE ALL", "lock": "SELECT pg_advisory_unlock_all()",
-                "prepared": "DEALLOCATE ALL"}
+                "prepared": "DEALLOCATE ALL", "sources": "SET standard_conforming_strings = on"}
         known = [sql for kind, sql in ways.items() if kind in state]
         if not known or self.rng.random() < 0.2:
             return {"sql": "DISCARD ALL"}

@@ -1,0 +1,135 @@
+//! Plans stay in a server's process from session to session, those of PL/pgSQL's functions among them: none is used that was made
+//! under another session's settings, or before a session's first temporary table.
+
+use crate::support::{Gateway, Raw, database, message, sqlstate};
+
+/// The first value of the answer, or the SQLSTATE of the error.
+fn ask(client: &mut Raw, text: &str) -> String {
+    client.send(&message(b'Q', &[text.as_bytes(), b"\0"].concat()));
+    first(client)
+}
+
+fn first(client: &mut Raw) -> String {
+    let answer = client.until(b'Z');
+    if let Some((_, error)) = answer.iter().find(|(tag, _)| *tag == b'E') {
+        return sqlstate(error);
+    }
+    let row = answer.iter().find(|(tag, _)| *tag == b'D');
+    row.map(|(_, row)| String::from_utf8_lossy(&row[6..]).into_owned()).unwrap_or_default()
+}
+
+/// Setting, two of its values, the body of a function, and what it returns under each of them.
+const CASES: [(&str, [&str; 2], &str, [&str; 2]); 4] = [
+    (
+        "TimeZone",
+        ["UTC", "Asia/Tokyo"],
+        "extract(epoch FROM '1970-01-01 00:00'::timestamptz)::int::text",
+        ["0", "-32400"],
+    ),
+    ("DateStyle", ["ISO, MDY", "ISO, DMY"], "to_char('03/04/2020'::date, 'DD.MM.')", ["04.03.", "03.04."]),
+    ("transform_null_equals", ["off", "on"], "coalesce((1 = NULL)::text, 'null')", ["null", "false"]),
+    ("standard_conforming_strings", ["on", "off"], "length('\\x41')::text", ["4", "1"]),
+];
+
+/// Calls of one function by sessions that share a server, each with a value of its own.
+#[test]
+fn what_another_has_set_makes_no_constant_in_a_function() {
+    let database = database("plans_constants");
+    for (setting, values, body, expected) in CASES {
+        // Who sets the last one keeps its server.
+        let gateway = Gateway::setup().pool("size = 2\nquery_wait = \"5s\"").weights(0, 0).start();
+        let log_in = || Raw::log_in(gateway.port, "demo", &database);
+        let mut owner = log_in();
+        let function = "RETURNS text LANGUAGE plpgsql AS";
+        for name in ["set", "begun", "local"] {
+            let text = format!("CREATE OR REPLACE FUNCTION {name}() {function} $f$ BEGIN RETURN {body}; END $f$");
+            assert_eq!(ask(&mut owner, &text), "");
+        }
+        drop(owner);
+        let mut clients = [log_in(), log_in()];
+        for round in 0..2 {
+            for at in [0, 1] {
+                if round == 0 {
+                    let set = format!("SET escape_string_warning = off; SET {setting} = '{}'", values[at]);
+                    assert_eq!(ask(&mut clients[at], &set), "");
+                }
+                assert_eq!(ask(&mut clients[at], "SELECT set()"), expected[at], "{setting} {round} {at}");
+            }
+        }
+        drop(clients);
+        if setting == "standard_conforming_strings" {
+            continue;
+        }
+        // For the length of a transaction.
+        let mut clients = [log_in(), log_in()];
+        for (client, at) in clients.iter_mut().zip([1, 0]) {
+            let set = format!("BEGIN; SET LOCAL {setting} = '{}'; SELECT local()", values[at]);
+            assert_eq!(ask(client, &set), expected[at], "{setting}");
+            assert_eq!(ask(client, "COMMIT"), "");
+        }
+        let set = format!("SET {setting} = '{}'", values[0]);
+        assert_eq!(ask(&mut clients[0], &set), "");
+        assert_eq!(ask(&mut clients[0], "SELECT local()"), expected[0], "{setting}");
+    }
+}
+
+/// A statement that was prepared under other settings keeps its constants although the plans around it go.
+#[test]
+fn a_prepared_statement_keeps_its_constants() {
+    let database = database("plans_prepared");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").weights(0, 0).start();
+    let log_in = || Raw::log_in(gateway.port, "demo", &database);
+    let (mut one, mut other) = (log_in(), log_in());
+    let text = b"s\0SELECT extract(epoch FROM '1970-01-01 00:00'::timestamptz)::int\0\0\0";
+    let run = [message(b'B', b"\0s\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0"), message(b'S', b"")].concat();
+    assert_eq!(ask(&mut one, "SET TimeZone = 'Asia/Tokyo'"), "");
+    one.send(&[message(b'P', text), message(b'S', b"")].concat());
+    one.until(b'Z');
+    for zone in ["UTC", "Asia/Tokyo", "America/New_York"] {
+        assert_eq!(ask(&mut one, &format!("SET TimeZone = '{zone}'")), "");
+        for _ in 0..2 {
+            one.send(&run);
+            assert_eq!(first(&mut one), "-32400", "{zone}");
+            assert_eq!(ask(&mut other, "SET TimeZone = 'Europe/Berlin'"), "");
+        }
+        let begin = format!("BEGIN; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'German'; SELECT '{zone}'");
+        assert_eq!(ask(&mut one, &begin), zone);
+        one.send(&run);
+        assert_eq!(first(&mut one), "-32400", "{zone}, within a transaction");
+        assert_eq!(ask(&mut one, "COMMIT"), "");
+    }
+}
+
+/// As in a session of one's own, the first temporary table is met by what was prepared before, and by functions.
+#[test]
+fn a_temporary_table_takes_the_name_of_another() {
+    let database = database("plans_temporary");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").weights(0, 0).start();
+    let log_in = || Raw::log_in(gateway.port, "demo", &database);
+    let mut owner = log_in();
+    for step in [
+        "CREATE TABLE t (a int, b text)",
+        "INSERT INTO t VALUES (1, 'kept')",
+        "CREATE FUNCTION told() RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT b FROM t); END'",
+    ] {
+        assert_eq!(ask(&mut owner, step), "");
+    }
+    drop(owner);
+    let execute = [message(b'B', b"\0u\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0"), message(b'S', b"")].concat();
+    for round in 0..3 {
+        let mut client = log_in();
+        client.send(&[message(b'P', b"u\0UPDATE t SET b = 'changed' WHERE a = 1\0\0\0"), message(b'S', b"")].concat());
+        client.until(b'Z');
+        assert_eq!(ask(&mut client, "SELECT told()"), "kept", "{round}");
+        for step in ["BEGIN", "CREATE TEMP TABLE t (a int, b text) ON COMMIT DROP", "INSERT INTO t VALUES (1, 'mine')"]
+        {
+            assert_eq!(ask(&mut client, step), "", "{round}");
+        }
+        assert_eq!(ask(&mut client, "SELECT told()"), "mine", "{round}");
+        client.send(&execute);
+        assert_eq!(first(&mut client), "", "{round}");
+        assert_eq!(ask(&mut client, "SELECT told()"), "changed", "{round}");
+        assert_eq!(ask(&mut client, "COMMIT"), "");
+        assert_eq!(ask(&mut client, "SELECT b FROM t"), "kept", "{round}: the other table was written");
+    }
+}
