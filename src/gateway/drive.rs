@@ -221,7 +221,7 @@ impl Conversation {
     }
 
     async fn unit(&mut self) -> Result<(), End> {
-        if self.lingers.is_some() && self.session.sets_custom() {
+        if self.lingers.is_some() && (self.session.sets_custom() || self.session.gives("temp_buffers")) {
             // It may want another server than the one that it was left.
             self.linger_no_more();
         }

@@ -30,8 +30,9 @@ impl Conversation {
         let sequences = lent.upstream.status() != TransactionStatus::Failed
             && decided.as_ref().is_ok_and(|route| self.home.minds(lent, &self.session, route.writes));
         let shadows = lent.upstream.status() != TransactionStatus::Failed && self.home.shadows(lent, &self.session);
+        let lacks = self.session.lacks();
         // Once the client has the answer, others are to begin with what it set. Nothing runs where a setting is lacking.
-        if busy && (channels || sequences || shadows || self.session.alters_starts || self.session.lacks()) {
+        if busy && (channels || sequences || shadows || lacks || self.session.alters_starts) {
             self.blocked = true;
             return Ok(());
         }

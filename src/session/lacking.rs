@@ -17,6 +17,9 @@ use crate::upstream::Settings;
 /// RESET ALL leaves these alone.
 const IDENTITY: [&str; 2] = ["role", "session_authorization"];
 
+/// What sets these keeps its server.
+const PINNING: [&str; 2] = ["seed", "standard_conforming_strings"];
+
 /// What the server at hand lacks.
 #[derive(Debug)]
 pub(super) struct Lacking {
@@ -100,7 +103,7 @@ impl Session {
 /// What drivers' pools send when a connection comes back among them.
 fn takes_back(statement: &Statement) -> bool {
     match statement.kind {
-        Kind::Set | Kind::Reset => !statement.settings.iter().any(|name| &**name == "seed"),
+        Kind::Set | Kind::Reset => !statement.settings.iter().any(|name| PINNING.contains(&&**name)),
         Kind::Discard | Kind::Close | Kind::Unlisten => true,
         Kind::Commit | Kind::Rollback => statement.transaction.is_some_and(|transaction| !transaction.chain),
         Kind::Select => match statement.functions.as_slice() {
