@@ -367,3 +367,23 @@ async fn a_read_does_not_wait_for_a_replica_that_stands_still() {
     }
     uses(&gateway, "demo", "r1").await;
 }
+
+#[tokio::test]
+async fn a_replica_that_lags_more_than_it_may_takes_no_reads() {
+    if direct() {
+        return;
+    }
+    let cluster = pointsman::demo::Cluster::builder().replicas(1).start(|_| {}).unwrap();
+    let gateway = Gateway::in_front_of(&cluster).main("max_lag = \"1s\"").start();
+    uses(&gateway, "demo", "r1").await;
+    let replay =
+        |what: &str| cluster.replicas()[0].psql("postgres", &format!("SELECT pg_wal_replay_{what}()")).unwrap();
+    replay("pause");
+    cluster.primary().psql("demo", "CREATE TABLE t (n int)").unwrap();
+    eventually("the primary answers", || gateway.query("demo", WHERE) == "primary");
+    for _ in 0..5 {
+        assert_eq!(gateway.query("demo", WHERE), "primary");
+    }
+    replay("resume");
+    uses(&gateway, "demo", "r1").await;
+}
