@@ -50,6 +50,8 @@ impl Conversation {
         for _ in 0..=nodes {
             let mut conditions =
                 Conditions { replayed, keeps_turn: !self.session.unit().executes(), ..route.conditions() };
+            // What a policy leaves open the configuration says.
+            conditions.max_lag = conditions.max_lag.or(self.account.cluster.config.max_lag);
             if primary_only {
                 conditions = Conditions { replica: false, any: false, ..conditions };
             }
