@@ -73,7 +73,13 @@ impl Session {
 
     /// The session has again what its last server did without. `answered`: that has answered the unit. Returns whether there was
     /// anything.
+    #[inline]
     pub fn regain(&mut self, answered: bool) -> bool {
+        self.lacking.is_some() && self.regain_all(answered)
+    }
+
+    #[cold]
+    fn regain_all(&mut self, answered: bool) -> bool {
         let Some(lacking) = self.lacking.take() else { return false };
         let succeeded = answered && lacking.errors == self.errors;
         let Lacking { settings, baseline, resets, .. } = *lacking;

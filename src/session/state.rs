@@ -232,6 +232,7 @@ impl Session {
     }
 
     /// Whether what was noted since the last audit may change `setting`.
+    #[inline]
     #[must_use]
     pub fn may_set(&self, setting: &str) -> bool {
         self.effects.any(Effects::ALL_SETTINGS) || self.touched.iter().any(|name| **name == *setting)

@@ -49,10 +49,20 @@ impl Plans {
         Self { under: settings, had_temporary: false, read_otherwise: false }
     }
 
-    /// Whether they are good for a session with these settings.
-    #[must_use]
-    pub fn suit(&self, settings: &Arc<Settings>) -> bool {
-        Arc::ptr_eq(&self.under, settings) || FOLDING.iter().all(|name| self.under.bytes(name) == settings.bytes(name))
+    /// Whether they are good for a session with these settings, which are then those that the next one is compared with: the same,
+    /// mostly.
+    #[inline]
+    pub fn suit(&mut self, settings: &Arc<Settings>) -> bool {
+        Arc::ptr_eq(&self.under, settings) || self.suit_as_well(settings)
+    }
+
+    #[cold]
+    fn suit_as_well(&mut self, settings: &Arc<Settings>) -> bool {
+        let suit = FOLDING.iter().all(|name| self.under.bytes(name) == settings.bytes(name));
+        if suit {
+            self.made_under(settings);
+        }
+        suit
     }
 
     /// From now on plans are made under `settings`; those before were discarded, or suit.
@@ -70,11 +80,13 @@ mod tests {
         let settings = |pairs: &[(&str, &str)]| Arc::new(pairs.iter().copied().collect::<Settings>());
         let plain = settings(&[]);
         let mut plans = Plans::none(Arc::clone(&plain));
-        assert!(plans.suit(&plain) && plans.suit(&settings(&[("work_mem", "1MB")])));
+        assert!(plans.suit(&plain));
+        assert!(plans.suit(&settings(&[("work_mem", "1MB")])));
         let other = settings(&[("timezone", "Asia/Tokyo")]);
         assert!(!plans.suit(&other));
         plans.made_under(&other);
-        assert!(!plans.suit(&plain) && plans.suit(&settings(&[("TimeZone", "Asia/Tokyo"), ("work_mem", "1MB")])));
+        assert!(!plans.suit(&plain));
+        assert!(plans.suit(&settings(&[("TimeZone", "Asia/Tokyo"), ("work_mem", "1MB")])));
         assert!(folds_constants("TimeZone") && !folds_constants("client_encoding"));
     }
 }
