@@ -1,16 +1,18 @@
-//! Prepared statements: one value per text, parameter types and reading, shared by all clients, and what one server holds of
-//! them.
+//! Prepared statements: one value per text, parameter types and reading, shared by all clients; what one server holds of them is
+//! in `set`.
 //!
 //! Invariant: a [`StatementId`] stands for one text, one list of types and one [`Reading`] for the life of the process, so
 //! that a name made from it never means two things on a server: PostgreSQL refuses a statement whose result would have
 //! other columns than when it was parsed ("cached plan must not change result type"). Its constants mean what they meant to
-//! the client that parsed it, whatever has been set since ([`Prepared::misread`]); one that stands for the moment at which it is
+//! the client that parsed it, whatever has been set since ([`Prepared::is_misread`]); one that stands for the moment at which it is
 //! parsed (`'now'`) is no two clients' ([`Prepared::momentary`]).
 //!
 //! Approximate: PostgreSQL reads constants anew after DDL on what the statement names; here that happens on no server that
 //! still holds it.
 //!
 //! Deliberately absent: clients' names for statements (`session`).
+
+mod set;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
@@ -19,6 +21,9 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+
+pub(super) use set::DOUBTED;
+pub use set::PreparedSet;
 
 use super::Settings;
 use crate::sql::{Analysis, Kind, names_moment};
@@ -160,9 +165,6 @@ impl Reading<'_> {
         NAMING.map(|name| self.settings.and_then(|settings| settings.bytes(name)))
     }
 }
-
-/// A group in which nothing is sent: the next user of a statement makes sure of it.
-pub(super) const DOUBTED: u64 = u64::MAX;
 
 /// The place of a statement in its registry's list.
 #[derive(Debug)]
@@ -427,201 +429,6 @@ impl Registry {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.list.lock().by_hash.is_empty()
-    }
-}
-
-/// The statements that one server holds under names of ours.
-#[derive(Debug)]
-pub struct PreparedSet {
-    held: HashMap<StatementId, Held, foldhash::fast::RandomState>,
-    /// Most statements held; the one unused for longest goes first.
-    limit: usize,
-    clock: u64,
-    scope: Scope,
-    /// One had to go for another: what is prepared here is often prepared anew.
-    crowded: bool,
-}
-
-#[derive(Debug)]
-struct Held {
-    used: u64,
-    /// The group in which its Parse was sent; `None`: it was answered.
-    sent_in: Option<u64>,
-    /// What it returns is no longer what clients know.
-    changed: bool,
-    /// It was described here since it was parsed: the server lets nothing else come of it without an error.
-    described: bool,
-    /// Its plan was discarded: its constants are made anew under whatever is set at its next use.
-    replans: bool,
-    /// Under what its Parse was sent.
-    parsed: Option<(Arc<Settings>, Scope)>,
-}
-
-impl PreparedSet {
-    /// An empty set that holds `limit` statements at most (at least one).
-    #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self { held: HashMap::default(), limit: limit.max(1), clock: 0, scope: Scope::default(), crowded: false }
-    }
-
-    /// Whether the server holds it; marks it as used.
-    pub fn touch(&mut self, id: StatementId) -> bool {
-        self.clock += 1;
-        match self.held.get_mut(&id) {
-            Some(held) => {
-                held.used = self.clock;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Whether clients may know what it returns, and this server may see that otherwise: it must be asked before the statement
-    /// is used. Where statements come and go, one server's answer stands for the account's others. `for_now` as in
-    /// [`PreparedSet::misreads`].
-    #[must_use]
-    pub fn doubts(&self, statement: &Prepared, settings: &Arc<Settings>, for_now: bool) -> bool {
-        if !statement.is_described() || !statement.is_shared() {
-            return self.misreads(statement, settings, for_now);
-        }
-        match self.held.get(&statement.id) {
-            Some(held) => {
-                held.changed
-                    || held.sent_in == Some(DOUBTED)
-                    || held.replans && statement.may_be_misread(settings, for_now)
-            }
-            None => {
-                !(self.crowded && statement.is_proven(self.scope, settings))
-                    || statement.may_be_misread(settings, for_now)
-            }
-        }
-    }
-
-    /// Whether this server lacks the statement, or its plan, and would give its constants another meaning. `for_now`: other
-    /// settings may hold until the transaction ends.
-    #[must_use]
-    pub fn misreads(&self, statement: &Prepared, settings: &Settings, for_now: bool) -> bool {
-        statement.constant
-            && self.held.get(&statement.id).is_none_or(|held| held.replans)
-            && statement.may_be_misread(settings, for_now)
-    }
-
-    /// The server has discarded all plans.
-    pub(super) fn plans_discarded(&mut self) {
-        self.held.values_mut().for_each(|held| held.replans = true);
-    }
-
-    /// Whether a description of it is worth looking into: the first since it was parsed here.
-    #[must_use]
-    pub fn undescribed(&self, id: StatementId) -> bool {
-        self.held.get(&id).is_none_or(|held| !held.described)
-    }
-
-    /// It was described. `changed`: with other columns than clients know.
-    pub(super) fn was_described(&mut self, id: StatementId, changed: bool) {
-        if let Some(held) = self.held.get_mut(&id) {
-            held.described = true;
-            held.changed |= changed;
-        }
-    }
-
-    /// Whether a Parse of it would surely succeed again: one succeeded under the same role and search path, and no change
-    /// of the schema is known since.
-    pub fn fresh(&mut self, id: StatementId, settings: &Arc<Settings>) -> bool {
-        let scope = self.scope;
-        let fresh = self.held.get(&id).and_then(|held| held.parsed.as_ref());
-        let fresh = fresh.is_some_and(|(under, at)| *at == scope && parses_alike(under, settings));
-        fresh && self.touch(id)
-    }
-
-    /// Notes under which settings a statement just sent is parsed.
-    pub fn parsed_under(&mut self, id: StatementId, settings: Arc<Settings>) {
-        let scope = self.scope;
-        if let Some(held) = self.held.get_mut(&id) {
-            held.parsed = Some((settings, scope));
-        }
-    }
-
-    /// Tells whom the server works for, and under which schema.
-    pub fn enter(&mut self, scope: Scope) {
-        self.scope = scope;
-    }
-
-    /// A Parse that was sent under a name of ours succeeded.
-    pub(super) fn succeeded(&mut self, statement: &Prepared) {
-        let Some(held) = self.held.get_mut(&statement.id) else { return };
-        held.sent_in = None;
-        if let Some((settings, scope)) = &held.parsed {
-            statement.prove(*scope, settings);
-        }
-    }
-
-    /// The statement to close before another is prepared, if the set is full.
-    #[must_use]
-    pub fn victim(&mut self) -> Option<StatementId> {
-        if self.held.len() < self.limit {
-            return None;
-        }
-        self.crowded = true;
-        self.held.iter().min_by_key(|(_, held)| held.used).map(|(id, _)| *id)
-    }
-
-    /// The statement held under this name, which a client might use as its own.
-    #[must_use]
-    pub fn named(&self, name: &[u8]) -> Option<StatementId> {
-        let id = StatementId::named(std::str::from_utf8(name).ok()?)?;
-        self.held.contains_key(&id).then_some(id)
-    }
-
-    /// Statements held.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.held.len()
-    }
-
-    /// Whether none is held.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
-    }
-
-    /// Notes a statement whose Parse is sent in this group.
-    pub(super) fn insert(&mut self, id: StatementId, group: u64) {
-        self.clock += 1;
-        self.held.insert(
-            id,
-            Held {
-                used: self.clock,
-                sent_in: Some(group),
-                changed: false,
-                described: false,
-                replans: false,
-                parsed: None,
-            },
-        );
-    }
-
-    /// Whether a message of this group surely finds it; `None`: it is not held. Marks it as used.
-    pub(super) fn sure(&mut self, id: StatementId, group: u64) -> Option<bool> {
-        self.clock += 1;
-        let held = self.held.get_mut(&id)?;
-        held.used = self.clock;
-        Some(!held.changed && held.sent_in.is_none_or(|sent_in| sent_in == group))
-    }
-
-    /// Whether the server still holds it is not known.
-    pub(super) fn doubt(&mut self, id: StatementId) {
-        if self.held.contains_key(&id) {
-            self.insert(id, DOUBTED);
-        }
-    }
-
-    pub(super) fn remove(&mut self, id: StatementId) {
-        self.held.remove(&id);
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.held.clear();
     }
 }
 
