@@ -27,12 +27,19 @@ impl Session {
             {
                 doubtful.push(Arc::clone(statement));
             }
+            let begins = || self.shapes().flat_map(|shape| &shape.statements).any(|one| one.transaction.is_some());
             let told = || ops.get(at + 1).is_some_and(|next| matches!(next.what, What::DescribePortal));
             let statement = match &op.what {
                 What::Bind { statement: Some(statement), .. }
                     if up.prepared.misreads(statement, &self.settings, self.refolds)
                         || up.prepared.doubts(statement, &self.settings, self.refolds)
                             && !(told() && statement.finds_the_same(&self.settings)) =>
+                {
+                    statement
+                }
+                What::Bind { statement: Some(statement), .. }
+                | What::DescribeStatement { statement: Some(statement) }
+                    if up.prepared.replans(statement.id) && begins() =>
                 {
                     statement
                 }

@@ -88,6 +88,12 @@ impl PreparedSet {
             && statement.may_be_misread(settings, for_now)
     }
 
+    /// Whether its plan was discarded: its next use takes a snapshot, behind which no isolation level can be set.
+    #[must_use]
+    pub fn replans(&self, id: StatementId) -> bool {
+        self.held.get(&id).is_some_and(|held| held.replans)
+    }
+
     /// The server has discarded all plans.
     pub(in crate::upstream) fn plans_discarded(&mut self) {
         self.held.values_mut().for_each(|held| held.replans = true);
