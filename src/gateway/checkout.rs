@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::drive::{Conversation, End, overdue};
 use super::io;
 use super::login::connect_refusal;
+use super::private::PrivateError;
 use super::route::Route;
 use super::settle::FINISH;
 use crate::discover::Failure;
@@ -26,6 +27,10 @@ use crate::upstream::ErrorReply;
 
 /// How often who waits for a replica looks whether it is out.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// How many servers in a row may be lost before a unit was sent, until it fails: those that were idle while a server started anew
+/// or an administrator ended them are lost together.
+const TRIES: u32 = 3;
 
 /// How a wait for a server ended.
 enum Waited {
@@ -109,6 +114,24 @@ impl Conversation {
         let mut reply = connect_refusal(&error);
         reply.severity = "ERROR";
         Ok(Err(reply))
+    }
+
+    /// A server was lost before anything of the unit was sent, for the `lost`th time: it had no effect, and another server may take
+    /// it. Returns whether the unit has failed instead.
+    pub(super) fn gives_up(&mut self, error: &PrivateError, lost: u32) -> bool {
+        self.shown = false;
+        self.handle.rests();
+        self.counters().lost_servers.one();
+        tracing::debug!(session = self.id, %error, "a server was lost before the statement was sent to it");
+        if lost < TRIES {
+            return false;
+        }
+        self.chain = None;
+        self.refuse(
+            &ErrorReply::error("08006", error.to_string())
+                .hint("Nothing was executed; the statement can be sent again."),
+        );
+        true
     }
 
     async fn wait_for_server(&mut self, pool: &Arc<Pool>, wish: Wish) -> Waited {

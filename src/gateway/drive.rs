@@ -35,10 +35,6 @@ use crate::topology::{Requirement, Writes};
 use crate::upstream::ErrorReply;
 use crate::wire::TransactionStatus;
 
-/// How many servers in a row may be lost before a unit was sent, until it fails: those that were idle while a server started anew
-/// or an administrator ended them are lost together.
-const TRIES: u32 = 3;
-
 /// One client and what works for it.
 pub(super) struct Conversation {
     pub(super) client: Stream,
@@ -346,7 +342,7 @@ impl Conversation {
     }
 
     /// Answers the unit with an error of the gateway's own. No server is held.
-    fn refuse(&mut self, reply: &ErrorReply) {
+    pub(super) fn refuse(&mut self, reply: &ErrorReply) {
         self.context.metrics.rejected(&reply.sqlstate);
         if let Some(trace) = &mut self.trace {
             trace.refused(&mut self.session, reply, true);
@@ -442,8 +438,7 @@ impl Conversation {
                 Ok(refused) => break (lent, refused),
                 Err(error) => {
                     lost += 1;
-                    self.lost_unsent(&error, lost);
-                    if lost == TRIES {
+                    if self.gives_up(&error, lost) {
                         return Ok(());
                     }
                 }
@@ -512,22 +507,6 @@ impl Conversation {
         self.held = Some(lent);
         self.settled = false;
         Ok(())
-    }
-
-    /// A server was lost before anything of the unit was sent, for the `lost`th time: it had no effect, and another server may take
-    /// it.
-    fn lost_unsent(&mut self, error: &private::PrivateError, lost: u32) {
-        self.shown = false;
-        self.handle.rests();
-        self.counters().lost_servers.one();
-        tracing::debug!(session = self.id, %error, "a server was lost before the statement was sent to it");
-        if lost == TRIES {
-            self.chain = None;
-            self.refuse(
-                &ErrorReply::error("08006", error.to_string())
-                    .hint("Nothing was executed; the statement can be sent again."),
-            );
-        }
     }
 
     fn trace_reason(&mut self, reason: &'static str) {

@@ -88,7 +88,8 @@ impl Conversation {
         }
         lent.upstream.plans.read_otherwise |= self.session.pins.sources;
         let alone = self.account.mode == PoolMode::Session;
-        if !alone && (std::mem::take(&mut self.session.refolds) || !lent.upstream.plans.suit(&self.session.settings)) {
+        let refolds = std::mem::take(&mut self.session.refolds);
+        if !alone && (refolds || !lent.upstream.plans.suit(&self.session.settings)) {
             // What it made of constants is not what others would.
             match home::discard_plans(lent, &self.session.settings).await {
                 Ok(None) => {}

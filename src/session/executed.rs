@@ -1,7 +1,7 @@
 //! SQL's EXECUTE and DEALLOCATE of a statement that the client prepared through the protocol: servers know it by a name of ours.
 //!
-//! Invariant: of EXECUTE only a text that is nothing else is changed, and in it only the name. The server holds the statement before the text goes
-//! out, or the text goes as it is and the server says that there is none.
+//! Invariant: of EXECUTE only a text that is nothing else is changed, and in it only the name. The server holds the statement before
+//! the text goes out, or the text goes as it is and the server says that there is none.
 //!
 //! Deliberately absent: EXPLAIN EXECUTE and CREATE TABLE AS EXECUTE; what a name stands for once an EXECUTE itself was prepared, which
 //! is what it stood for then.
