@@ -327,13 +327,17 @@ class Run:
         }[more]
         for side in pair.sides:
             side.send(data)
+        self.begun(pair, mark)
+        for side in pair.sides:
+            side.cancel()
+        self.hear(pair, 1, "the answer to a cancelled statement", [["d", "5\n"], ["d", "6\n"], ["c"]], thin=True)
+
+    def begun(self, pair, mark):
+        """Waits until a marked statement runs on both sides."""
         if pair.status in "IT":
             # A replica's may be the gateway's: it is not seen, and has had its time.
             self.eventually(lambda: int(self.look(f"SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%{mark}%' "
                                                   "AND query NOT LIKE '%pg_stat_activity%'")[0][0]) >= 2, 0.5)
-        for side in pair.sides:
-            side.cancel()
-        self.hear(pair, 1, "the answer to a cancelled statement", [["d", "5\n"], ["d", "6\n"], ["c"]], thin=True)
 
     def do_late_cancel(self, pair, _):
         """Nothing runs: nothing is cancelled."""
@@ -363,6 +367,9 @@ class Run:
             time.sleep(0.004)
         if how == "terminate" and at in ("copy", "copying", "half"):
             how = "close"
+        if how == "reset" and at == "query":
+            # A reset discards what was not read yet: the row is there only if the statement had begun.
+            self.begun(pair, mark)
         for side in pair.sides:
             side.vanish(how)
         self.settled(pair, [mark])
