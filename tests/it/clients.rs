@@ -1,6 +1,6 @@
 //! psql and pgbench, as people use them.
 
-use crate::support::{Gateway, Raw, database, message, run, run_with, sqlstate, startup, succeed, tool};
+use crate::support::{Gateway, Raw, database, message, query, run, run_with, sqlstate, startup, succeed, tool};
 
 #[test]
 fn psql_runs_statements_scripts_and_copies() {
@@ -136,7 +136,7 @@ fn a_name_too_long_is_cut_and_said_at_log_in() {
             assert_eq!(sqlstate(notice), "42622");
             let said = format!("Midentifier \"{name}\" will be truncated to \"{left}\"\0");
             assert!(notice.windows(said.len()).any(|part| part == said.as_bytes()), "{notice:?}");
-            raw.send(&message(b'Q', b"SHOW application_name\0"));
+            raw.send(&query("SHOW application_name"));
             let shown = raw.until(b'Z').into_iter().find(|(tag, _)| *tag == b'D').expect("a row").1;
             assert!(shown.ends_with(left.as_bytes()), "{shown:?}");
         }

@@ -1,7 +1,7 @@
 //! What the constants of a prepared statement mean is settled when it is prepared: neither what another client has set, nor
 //! what its own client sets later, nor a change of servers gives them another meaning.
 
-use crate::support::{Gateway, Raw, database, direct, message, sqlstate};
+use crate::support::{Gateway, Raw, database, direct, message, query, sqlstate};
 
 /// A setting, two of its values, a text with constants, and what it returns under each of them.
 type Case = (&'static str, [&'static str; 2], &'static [u8], [&'static str; 2]);
@@ -20,10 +20,6 @@ const CASES: [Case; 7] = [
     ("array_nulls", ["on", "off"], b"SELECT ('{null}'::text[])[1] IS NULL", ["t", "f"]),
     ("transform_null_equals", ["off", "on"], b"SELECT (pg_backend_pid() = NULL) IS NULL", ["t", "f"]),
 ];
-
-fn query(text: &str) -> Vec<u8> {
-    message(b'Q', &[text.as_bytes(), b"\0"].concat())
-}
 
 fn prepare(text: &[u8]) -> Vec<u8> {
     [message(b'P', &[b"s\0", text, b"\0\0\0"].concat()), message(b'S', b"")].concat()

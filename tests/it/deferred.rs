@@ -1,10 +1,10 @@
 //! What waits for a transaction's first statement: a SET LOCAL that may fail does not, and fails where it stands.
 
-use crate::support::{Gateway, Raw, database, message, sqlstate};
+use crate::support::{Gateway, Raw, database, message, query, sqlstate};
 
 /// What a Query comes to: the command tag or the SQLSTATE, and the transaction's status behind it.
 fn say(client: &mut Raw, text: &str) -> String {
-    client.send(&message(b'Q', &[text.as_bytes(), b"\0"].concat()));
+    client.send(&query(text));
     tell(&client.until(b'Z'))
 }
 

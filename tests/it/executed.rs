@@ -1,17 +1,9 @@
 //! SQL's EXECUTE of what was prepared through the protocol, which is one name space for both.
 
-use crate::support::{Gateway, Raw, database, direct, message, sqlstate};
-
-fn query(text: &str) -> Vec<u8> {
-    message(b'Q', &[text.as_bytes(), b"\0"].concat())
-}
+use crate::support::{Gateway, Raw, database, direct, message, query, sqlstate, sync};
 
 fn parse(name: &str, text: &str) -> Vec<u8> {
     message(b'P', &[name.as_bytes(), b"\0", text.as_bytes(), b"\0\0\0"].concat())
-}
-
-fn sync() -> Vec<u8> {
-    message(b'S', b"")
 }
 
 /// Bind, Describe and Execute of a statement without parameters.

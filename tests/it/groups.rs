@@ -1,13 +1,9 @@
 //! What one message group, query string or READ ONLY transaction may hold, byte by byte: each works as it does on PostgreSQL
 //! itself, whichever node it began on.
 
-use crate::support::{Gateway, Raw, database, direct, message, sqlstate};
+use crate::support::{Gateway, Raw, database, direct, message, query, sqlstate, sync};
 
 const WHERE: &str = "SELECT current_setting('cluster_name')";
-
-fn query(text: &str) -> Vec<u8> {
-    message(b'Q', &[text.as_bytes(), b"\0"].concat())
-}
 
 fn parse(text: &str) -> Vec<u8> {
     message(b'P', &[b"\0", text.as_bytes(), b"\0\0\0"].concat())
@@ -27,10 +23,6 @@ fn bind(values: &[&str]) -> Vec<u8> {
 /// Parse, Bind and Execute of a statement without parameters.
 fn run(text: &str) -> Vec<u8> {
     [parse(text), bind(&[]), message(b'E', b"\0\0\0\0\0")].concat()
-}
-
-fn sync() -> Vec<u8> {
-    message(b'S', b"")
 }
 
 fn flush() -> Vec<u8> {

@@ -6,9 +6,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{
-    Certificates, Gateway, Raw, Setup, database, direct, eventually, message, sqlstate, startup, tool,
-};
+use crate::support::{Certificates, Gateway, Raw, Setup, database, direct, eventually, query, sqlstate, startup, tool};
 
 const V3_0: u32 = 196_608;
 const V3_2: u32 = 196_610;
@@ -31,7 +29,7 @@ fn sleeper(gateway: &Gateway<'_>, database: &str, version: u32) -> (Raw, u32, Ve
     raw.send(&startup(version, &[("user", "demo"), ("database", database)]));
     let greeting = raw.until(b'Z');
     let (_, key) = greeting.iter().find(|(tag, _)| *tag == b'K').expect("every session has a key");
-    raw.send(&message(b'Q', b"SELECT pg_sleep(15)\0"));
+    raw.send(&query("SELECT pg_sleep(15)"));
     eventually("the statement to run", || {
         let running = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND query ~ 'sleep' AND state = 'active'"

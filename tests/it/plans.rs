@@ -1,22 +1,7 @@
 //! Plans stay in a server's process from session to session, those of PL/pgSQL's functions among them: none is used that was made
 //! under another session's settings, or before a session's first temporary table.
 
-use crate::support::{Gateway, Raw, database, message, sqlstate};
-
-/// The first value of the answer, or the SQLSTATE of the error.
-fn ask(client: &mut Raw, text: &str) -> String {
-    client.send(&message(b'Q', &[text.as_bytes(), b"\0"].concat()));
-    first(client)
-}
-
-fn first(client: &mut Raw) -> String {
-    let answer = client.until(b'Z');
-    if let Some((_, error)) = answer.iter().find(|(tag, _)| *tag == b'E') {
-        return sqlstate(error);
-    }
-    let row = answer.iter().find(|(tag, _)| *tag == b'D');
-    row.map(|(_, row)| String::from_utf8_lossy(&row[6..]).into_owned()).unwrap_or_default()
-}
+use crate::support::{Gateway, Raw, database, message};
 
 /// Setting, two of its values, the body of a function, and what it returns under each of them.
 const CASES: [(&str, [&str; 2], &str, [&str; 2]); 4] = [
@@ -43,7 +28,7 @@ fn what_another_has_set_makes_no_constant_in_a_function() {
         let function = "RETURNS text LANGUAGE plpgsql AS";
         for name in ["set", "begun", "local"] {
             let text = format!("CREATE OR REPLACE FUNCTION {name}() {function} $f$ BEGIN RETURN {body}; END $f$");
-            assert_eq!(ask(&mut owner, &text), "");
+            assert_eq!(owner.ask(&text), "");
         }
         drop(owner);
         let mut clients = [log_in(), log_in()];
@@ -51,9 +36,9 @@ fn what_another_has_set_makes_no_constant_in_a_function() {
             for at in [0, 1] {
                 if round == 0 {
                     let set = format!("SET escape_string_warning = off; SET {setting} = '{}'", values[at]);
-                    assert_eq!(ask(&mut clients[at], &set), "");
+                    assert_eq!(clients[at].ask(&set), "");
                 }
-                assert_eq!(ask(&mut clients[at], "SELECT set()"), expected[at], "{setting} {round} {at}");
+                assert_eq!(clients[at].ask("SELECT set()"), expected[at], "{setting} {round} {at}");
             }
         }
         drop(clients);
@@ -64,12 +49,12 @@ fn what_another_has_set_makes_no_constant_in_a_function() {
         let mut clients = [log_in(), log_in()];
         for (client, at) in clients.iter_mut().zip([1, 0]) {
             let set = format!("BEGIN; SET LOCAL {setting} = '{}'; SELECT local()", values[at]);
-            assert_eq!(ask(client, &set), expected[at], "{setting}");
-            assert_eq!(ask(client, "COMMIT"), "");
+            assert_eq!(client.ask(&set), expected[at], "{setting}");
+            assert_eq!(client.ask("COMMIT"), "");
         }
         let set = format!("SET {setting} = '{}'", values[0]);
-        assert_eq!(ask(&mut clients[0], &set), "");
-        assert_eq!(ask(&mut clients[0], "SELECT local()"), expected[0], "{setting}");
+        assert_eq!(clients[0].ask(&set), "");
+        assert_eq!(clients[0].ask("SELECT local()"), expected[0], "{setting}");
     }
 }
 
@@ -82,21 +67,21 @@ fn a_prepared_statement_keeps_its_constants() {
     let (mut one, mut other) = (log_in(), log_in());
     let text = b"s\0SELECT extract(epoch FROM '1970-01-01 00:00'::timestamptz)::int\0\0\0";
     let run = [message(b'B', b"\0s\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0"), message(b'S', b"")].concat();
-    assert_eq!(ask(&mut one, "SET TimeZone = 'Asia/Tokyo'"), "");
+    assert_eq!(one.ask("SET TimeZone = 'Asia/Tokyo'"), "");
     one.send(&[message(b'P', text), message(b'S', b"")].concat());
     one.until(b'Z');
     for zone in ["UTC", "Asia/Tokyo", "America/New_York"] {
-        assert_eq!(ask(&mut one, &format!("SET TimeZone = '{zone}'")), "");
+        assert_eq!(one.ask(&format!("SET TimeZone = '{zone}'")), "");
         for _ in 0..2 {
             one.send(&run);
-            assert_eq!(first(&mut one), "-32400", "{zone}");
-            assert_eq!(ask(&mut other, "SET TimeZone = 'Europe/Berlin'"), "");
+            assert_eq!(one.first(), "-32400", "{zone}");
+            assert_eq!(other.ask("SET TimeZone = 'Europe/Berlin'"), "");
         }
         let begin = format!("BEGIN; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'German'; SELECT '{zone}'");
-        assert_eq!(ask(&mut one, &begin), zone);
+        assert_eq!(one.ask(&begin), zone);
         one.send(&run);
-        assert_eq!(first(&mut one), "-32400", "{zone}, within a transaction");
-        assert_eq!(ask(&mut one, "COMMIT"), "");
+        assert_eq!(one.first(), "-32400", "{zone}, within a transaction");
+        assert_eq!(one.ask("COMMIT"), "");
     }
 }
 
@@ -112,7 +97,7 @@ fn a_temporary_table_takes_the_name_of_another() {
         "INSERT INTO t VALUES (1, 'kept')",
         "CREATE FUNCTION told() RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT b FROM t); END'",
     ] {
-        assert_eq!(ask(&mut owner, step), "");
+        assert_eq!(owner.ask(step), "");
     }
     drop(owner);
     let execute = [message(b'B', b"\0u\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0"), message(b'S', b"")].concat();
@@ -120,16 +105,16 @@ fn a_temporary_table_takes_the_name_of_another() {
         let mut client = log_in();
         client.send(&[message(b'P', b"u\0UPDATE t SET b = 'changed' WHERE a = 1\0\0\0"), message(b'S', b"")].concat());
         client.until(b'Z');
-        assert_eq!(ask(&mut client, "SELECT told()"), "kept", "{round}");
+        assert_eq!(client.ask("SELECT told()"), "kept", "{round}");
         for step in ["BEGIN", "CREATE TEMP TABLE t (a int, b text) ON COMMIT DROP", "INSERT INTO t VALUES (1, 'mine')"]
         {
-            assert_eq!(ask(&mut client, step), "", "{round}");
+            assert_eq!(client.ask(step), "", "{round}");
         }
-        assert_eq!(ask(&mut client, "SELECT told()"), "mine", "{round}");
+        assert_eq!(client.ask("SELECT told()"), "mine", "{round}");
         client.send(&execute);
-        assert_eq!(first(&mut client), "", "{round}");
-        assert_eq!(ask(&mut client, "SELECT told()"), "changed", "{round}");
-        assert_eq!(ask(&mut client, "COMMIT"), "");
-        assert_eq!(ask(&mut client, "SELECT b FROM t"), "kept", "{round}: the other table was written");
+        assert_eq!(client.first(), "", "{round}");
+        assert_eq!(client.ask("SELECT told()"), "changed", "{round}");
+        assert_eq!(client.ask("COMMIT"), "");
+        assert_eq!(client.ask("SELECT b FROM t"), "kept", "{round}: the other table was written");
     }
 }

@@ -4,18 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Gateway, Raw, database, eventually, message, sqlstate, startup};
-
-/// The first value of the answer, or the SQLSTATE of the error.
-fn ask(client: &mut Raw, text: &str) -> String {
-    client.send(&message(b'Q', &[text.as_bytes(), b"\0"].concat()));
-    let answer = client.until(b'Z');
-    if let Some((_, error)) = answer.iter().find(|(tag, _)| *tag == b'E') {
-        return sqlstate(error);
-    }
-    let row = answer.iter().find(|(tag, _)| *tag == b'D');
-    row.map(|(_, row)| String::from_utf8_lossy(&row[6..]).into_owned()).unwrap_or_default()
-}
+use crate::support::{Gateway, Raw, database, eventually, message, query, sqlstate, startup};
 
 fn prepared(label: &str) -> String {
     let database = database(label);
@@ -28,7 +17,7 @@ fn prepared(label: &str) -> String {
         "CREATE FUNCTION quiet() RETURNS int LANGUAGE sql STABLE AS 'SELECT 1'",
         "CREATE FUNCTION told() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN currval(''a''); END'",
     ] {
-        assert_eq!(ask(&mut owner, step), "");
+        assert_eq!(owner.ask(step), "");
     }
     database
 }
@@ -39,26 +28,26 @@ fn a_session_is_told_its_own_values() {
     let gateway = Gateway::setup().pool("size = 4").start();
     let mut clients = [0, 1, 2, 3].map(|_| Raw::log_in(gateway.port, "demo", &database));
     for client in &mut clients {
-        assert_eq!(ask(client, "SELECT 1"), "1");
+        assert_eq!(client.ask("SELECT 1"), "1");
     }
     // The pool learns with the first one that asks.
     for client in &mut clients {
-        let one = ask(client, "SELECT nextval('a')");
-        assert_eq!(ask(client, "SELECT currval('a')"), one);
-        assert_eq!(ask(client, "DISCARD ALL"), "");
-        assert_eq!(ask(client, "SELECT currval('a')"), "55000");
-        assert_eq!(ask(client, "DISCARD ALL"), "");
+        let one = client.ask("SELECT nextval('a')");
+        assert_eq!(client.ask("SELECT currval('a')"), one);
+        assert_eq!(client.ask("DISCARD ALL"), "");
+        assert_eq!(client.ask("SELECT currval('a')"), "55000");
+        assert_eq!(client.ask("DISCARD ALL"), "");
     }
     let mut last = Vec::new();
     for client in &mut clients {
-        last.push(ask(client, "INSERT INTO t (x) VALUES (1) RETURNING id"));
-        ask(client, "INSERT INTO t (id, x) VALUES (0, 1)");
-        assert_eq!(ask(client, "SELECT 1"), "1");
+        last.push(client.ask("INSERT INTO t (x) VALUES (1) RETURNING id"));
+        client.ask("INSERT INTO t (id, x) VALUES (0, 1)");
+        assert_eq!(client.ask("SELECT 1"), "1");
     }
     for (client, last) in clients.iter_mut().zip(&last) {
-        assert_eq!(&ask(client, "SELECT lastval()"), last);
-        assert_eq!(&ask(client, "SELECT currval('t_id_seq')"), last);
-        assert_eq!(ask(client, "SELECT currval('b')"), "55000");
+        assert_eq!(&client.ask("SELECT lastval()"), last);
+        assert_eq!(&client.ask("SELECT currval('t_id_seq')"), last);
+        assert_eq!(client.ask("SELECT currval('b')"), "55000");
     }
 }
 
@@ -77,8 +66,8 @@ fn behind_a_flush_no_values_are_forgotten() {
         (one, [message(b'H', b""), two, message(b'S', b"")].concat())
     };
     // The pool learns that values are asked for.
-    let own = ask(&mut clients[0], "SELECT nextval('a')");
-    assert_eq!(ask(&mut clients[0], "SELECT currval('a')"), own);
+    let own = clients[0].ask("SELECT nextval('a')");
+    assert_eq!(clients[0].ask("SELECT currval('a')"), own);
     for (first, second, expected) in [
         (&b"SELECT 1"[..], &b"SELECT nextval('b')"[..], "12DC12DCZ"),
         (b"SELEC", b"SELECT nextval('b')", "EZ"),
@@ -87,7 +76,7 @@ fn behind_a_flush_no_values_are_forgotten() {
         for together in [true, false] {
             let mut client = Raw::log_in(gateway.port, "demo", &database);
             eventually("the other server", || {
-                ask(&mut clients[1], "SELECT nextval('a')").parse::<u32>().is_ok_and(|value| value < 50_000)
+                clients[1].ask("SELECT nextval('a')").parse::<u32>().is_ok_and(|value| value < 50_000)
             });
             let (one, two) = group(first, second);
             let mut answer = Vec::new();
@@ -114,21 +103,21 @@ fn nobody_is_told_anothers_values() {
     let mut clients = [0, 1].map(|_| Raw::log_in(gateway.port, "demo", &database));
     for round in 0..3 {
         for at in [0, 1] {
-            assert_ne!(ask(&mut clients[1 - at], "SELECT nextval('a')"), "");
-            let told = ask(&mut clients[at], "SELECT nextval('b')");
+            assert_ne!(clients[1 - at].ask("SELECT nextval('a')"), "");
+            let told = clients[at].ask("SELECT nextval('b')");
             // One server: the other's value of `a` was there a moment ago.
-            assert_eq!(ask(&mut clients[at], "SELECT currval('a')"), "55000", "round {round}");
-            assert_eq!(ask(&mut clients[at], "DISCARD ALL"), "");
-            assert_eq!(ask(&mut clients[at], "SELECT told()"), "55000", "round {round}: within a function");
-            assert_eq!(ask(&mut clients[at], "DISCARD ALL"), "");
-            assert_eq!(ask(&mut clients[at], "SELECT lastval()"), "55000", "round {round}: {told}");
-            assert_eq!(ask(&mut clients[at], "DISCARD ALL"), "");
+            assert_eq!(clients[at].ask("SELECT currval('a')"), "55000", "round {round}");
+            assert_eq!(clients[at].ask("DISCARD ALL"), "");
+            assert_eq!(clients[at].ask("SELECT told()"), "55000", "round {round}: within a function");
+            assert_eq!(clients[at].ask("DISCARD ALL"), "");
+            assert_eq!(clients[at].ask("SELECT lastval()"), "55000", "round {round}: {told}");
+            assert_eq!(clients[at].ask("DISCARD ALL"), "");
         }
     }
     // And one that never advanced anything.
     let mut third = Raw::log_in(gateway.port, "demo", &database);
-    assert_ne!(ask(&mut clients[0], "SELECT nextval('a')"), "");
-    assert_eq!(ask(&mut third, "SELECT told()"), "55000");
+    assert_ne!(clients[0].ask("SELECT nextval('a')"), "");
+    assert_eq!(third.ask("SELECT told()"), "55000");
 }
 
 /// The pool is at its limit, and another session waits for the server at once.
@@ -138,8 +127,8 @@ fn who_asks_next_is_told_though_others_wait() {
     let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"10s\"").start();
     // The pool learns that values are asked for.
     let mut first = Raw::log_in(gateway.port, "demo", &database);
-    let value = ask(&mut first, "SELECT nextval('a')");
-    assert_eq!(ask(&mut first, "SELECT lastval()"), value);
+    let value = first.ask("SELECT nextval('a')");
+    assert_eq!(first.ask("SELECT lastval()"), value);
     drop(first);
     asks_while_others_wait(&gateway, &database, 10);
 }
@@ -150,9 +139,9 @@ fn who_asks_first_is_told_though_others_wait() {
     let database = prepared("asks_first");
     let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"10s\"").start();
     let mut reader = Raw::log_in(gateway.port, "demo", &database);
-    assert_eq!(ask(&mut reader, "SET pointsman.trace = on"), "");
+    assert_eq!(reader.ask("SET pointsman.trace = on"), "");
     eventually("the catalogue is read", || {
-        reader.send(&message(b'Q', b"SELECT quiet()\0"));
+        reader.send(&query("SELECT quiet()"));
         let told = |(tag, body): &(u8, Vec<u8>)| *tag == b'N' && String::from_utf8_lossy(body).contains(", reads:");
         reader.until(b'Z').iter().any(told)
     });
@@ -168,7 +157,7 @@ fn asks_while_others_wait(gateway: &Gateway<'_>, database: &str, times: usize) {
                 let mut other = Raw::log_in(gateway.port, "demo", database);
                 let mut served = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    assert_eq!(ask(&mut other, "INSERT INTO t (x) VALUES (7)"), "");
+                    assert_eq!(other.ask("INSERT INTO t (x) VALUES (7)"), "");
                     served += 1;
                 }
                 served
@@ -177,8 +166,8 @@ fn asks_while_others_wait(gateway: &Gateway<'_>, database: &str, times: usize) {
         let told: Vec<_> = (0..times)
             .map(|_| {
                 let mut client = Raw::log_in(gateway.port, "demo", database);
-                let value = ask(&mut client, "INSERT INTO t (x) VALUES (1) RETURNING id");
-                (value, ask(&mut client, "SELECT lastval()"))
+                let value = client.ask("INSERT INTO t (x) VALUES (1) RETURNING id");
+                (value, client.ask("SELECT lastval()"))
             })
             .collect();
         stop.store(true, Ordering::Relaxed);
@@ -201,14 +190,14 @@ fn a_default_that_asks_keeps_the_server() {
     let mut one = Raw::log_in(gateway.port, "demo", &database);
     let mut other = Raw::log_in(gateway.port, "demo", &database);
     eventually("the catalogue knows the table", || {
-        ask(&mut one, "INSERT INTO d DEFAULT VALUES");
+        one.ask("INSERT INTO d DEFAULT VALUES");
         let (_, metrics) = gateway.admin("/metrics").unwrap();
         metrics.contains("pointsman_sessions_pinned{cause=\"currval or lastval\"} 1")
     });
-    let last = ask(&mut one, "SELECT nextval('a')");
-    assert_eq!(ask(&mut other, "BEGIN"), "");
-    assert_ne!(ask(&mut other, "SELECT nextval('a')"), "");
-    assert_eq!(ask(&mut one, "INSERT INTO d (x) VALUES (0) RETURNING z"), last);
+    let last = one.ask("SELECT nextval('a')");
+    assert_eq!(other.ask("BEGIN"), "");
+    assert_ne!(other.ask("SELECT nextval('a')"), "");
+    assert_eq!(one.ask("INSERT INTO d (x) VALUES (0) RETURNING z"), last);
 }
 
 /// Who never asks does not keep others waiting for long.
@@ -217,14 +206,14 @@ fn who_never_asks_is_soon_not_waited_for() {
     let database = prepared("never_asks");
     let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"10s\"").start();
     let mut first = Raw::log_in(gateway.port, "demo", &database);
-    let value = ask(&mut first, "SELECT nextval('a')");
-    assert_eq!(ask(&mut first, "SELECT lastval()"), value);
+    let value = first.ask("SELECT nextval('a')");
+    assert_eq!(first.ask("SELECT lastval()"), value);
     drop(first);
     let mut clients = [0, 1].map(|_| Raw::log_in(gateway.port, "demo", &database));
     let started = Instant::now();
     for _ in 0..50 {
         for client in &mut clients {
-            assert_eq!(ask(client, "INSERT INTO t (x) VALUES (7)"), "");
+            assert_eq!(client.ask("INSERT INTO t (x) VALUES (7)"), "");
         }
     }
     // Each waiting for the other all the time, it would be 10.
@@ -237,22 +226,22 @@ fn in_a_transaction_block_as_well() {
     let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").start();
     let mut one = Raw::log_in(gateway.port, "demo", &database);
     let mut other = Raw::log_in(gateway.port, "demo", &database);
-    assert_ne!(ask(&mut one, "SELECT nextval('a')"), "");
+    assert_ne!(one.ask("SELECT nextval('a')"), "");
     for asks in ["SELECT currval('a')", "SELECT lastval()", "SELECT told()"] {
-        assert_eq!(ask(&mut other, "BEGIN"), "");
-        assert_eq!(ask(&mut other, "SELECT 1 WHERE pg_backend_pid() > 0"), "1");
-        assert_eq!(ask(&mut other, asks), "55000", "{asks}");
-        assert_eq!(ask(&mut other, "ROLLBACK"), "");
-        assert_eq!(ask(&mut other, "DISCARD ALL"), "");
-        assert_ne!(ask(&mut one, "SELECT nextval('a')"), "");
-        assert_eq!(ask(&mut other, "BEGIN"), "");
-        let told = ask(&mut other, "SELECT nextval('a')");
-        assert_eq!(ask(&mut other, asks), told, "{asks}");
-        assert_eq!(ask(&mut other, "SELECT currval('b')"), "55000", "{asks}");
-        assert_eq!(ask(&mut other, "ROLLBACK"), "");
-        assert_eq!(ask(&mut other, "DISCARD ALL"), "");
-        assert_ne!(ask(&mut one, "SELECT nextval('a')"), "");
-        assert_ne!(ask(&mut one, "SELECT nextval('b')"), "");
+        assert_eq!(other.ask("BEGIN"), "");
+        assert_eq!(other.ask("SELECT 1 WHERE pg_backend_pid() > 0"), "1");
+        assert_eq!(other.ask(asks), "55000", "{asks}");
+        assert_eq!(other.ask("ROLLBACK"), "");
+        assert_eq!(other.ask("DISCARD ALL"), "");
+        assert_ne!(one.ask("SELECT nextval('a')"), "");
+        assert_eq!(other.ask("BEGIN"), "");
+        let told = other.ask("SELECT nextval('a')");
+        assert_eq!(other.ask(asks), told, "{asks}");
+        assert_eq!(other.ask("SELECT currval('b')"), "55000", "{asks}");
+        assert_eq!(other.ask("ROLLBACK"), "");
+        assert_eq!(other.ask("DISCARD ALL"), "");
+        assert_ne!(one.ask("SELECT nextval('a')"), "");
+        assert_ne!(one.ask("SELECT nextval('b')"), "");
     }
 }
 
@@ -262,9 +251,9 @@ fn a_function_that_asks_is_told_the_callers_value() {
     let gateway = Gateway::setup().pool("size = 2").start();
     let mut client = Raw::log_in(gateway.port, "demo", &database);
     let mut other = Raw::log_in(gateway.port, "demo", &database);
-    let told = ask(&mut client, "SELECT nextval('a')");
-    assert_eq!(ask(&mut other, "SELECT 1"), "1");
-    assert_eq!(ask(&mut client, "SELECT told()"), told);
+    let told = client.ask("SELECT nextval('a')");
+    assert_eq!(other.ask("SELECT 1"), "1");
+    assert_eq!(client.ask("SELECT told()"), told);
 }
 
 #[test]
@@ -272,14 +261,14 @@ fn a_temporary_schema_is_made_where_there_is_none() {
     let database = database("temporary_schema");
     let gateway = Gateway::setup().pool("size = 1").start();
     let mut before = Raw::log_in(gateway.port, "demo", &database);
-    assert_eq!(ask(&mut before, "CREATE TEMP TABLE t ()"), "");
-    assert_eq!(ask(&mut before, "DISCARD ALL"), "");
+    assert_eq!(before.ask("CREATE TEMP TABLE t ()"), "");
+    assert_eq!(before.ask("DISCARD ALL"), "");
     let mut client = Raw::log_in(gateway.port, "demo", &database);
     for step in ["SET search_path TO 'pg_temp'", "BEGIN"] {
-        assert_eq!(ask(&mut client, step), "");
+        assert_eq!(client.ask(step), "");
     }
-    assert_eq!(ask(&mut client, "SELECT current_schema() ~ 'pg_temp'"), "t");
-    assert_eq!(ask(&mut client, "PREPARE TRANSACTION 'schema'"), "0A000", "it has made the schema");
+    assert_eq!(client.ask("SELECT current_schema() ~ 'pg_temp'"), "t");
+    assert_eq!(client.ask("PREPARE TRANSACTION 'schema'"), "0A000", "it has made the schema");
 }
 
 #[test]
@@ -288,14 +277,14 @@ fn also_if_that_had_to_be_waited_for() {
     let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"10s\"").start();
     let mut before = Raw::log_in(gateway.port, "demo", &database);
     let mut client = Raw::log_in(gateway.port, "demo", &database);
-    assert_eq!(ask(&mut client, "SET search_path TO 'pg_temp'"), "");
-    assert_eq!(ask(&mut before, "CREATE TEMP TABLE t ()"), "");
-    assert_eq!(ask(&mut client, "BEGIN"), "");
-    client.send(&message(b'Q', b"SELECT current_schema() ~ 'pg_temp'\0"));
+    assert_eq!(client.ask("SET search_path TO 'pg_temp'"), "");
+    assert_eq!(before.ask("CREATE TEMP TABLE t ()"), "");
+    assert_eq!(client.ask("BEGIN"), "");
+    client.send(&query("SELECT current_schema() ~ 'pg_temp'"));
     eventually("it waits", || waiting(&gateway) == 1);
-    assert_eq!(ask(&mut before, "DISCARD ALL"), "");
+    assert_eq!(before.ask("DISCARD ALL"), "");
     assert!(client.until(b'Z').iter().any(|(tag, row)| *tag == b'D' && row.ends_with(b"t")));
-    assert_eq!(ask(&mut client, "PREPARE TRANSACTION 'schema'"), "0A000", "it has made the schema");
+    assert_eq!(client.ask("PREPARE TRANSACTION 'schema'"), "0A000", "it has made the schema");
 }
 
 /// Sessions that wait for a server.
@@ -310,30 +299,30 @@ fn a_name_that_a_library_has_reserved_elsewhere_is_free() {
     let database = database("reserved_name");
     let gateway = Gateway::setup().pool("size = 1").weights(0, 0).start();
     let mut before = Raw::log_in(gateway.port, "demo", &database);
-    assert_eq!(ask(&mut before, "DO $$ BEGIN END $$"), "", "this server has loaded plpgsql");
+    assert_eq!(before.ask("DO $$ BEGIN END $$"), "", "this server has loaded plpgsql");
     let mut client = Raw::log_in(gateway.port, "demo", &database);
-    assert_eq!(ask(&mut client, "SET plpgsql.no_such = on"), "");
-    assert_eq!(ask(&mut client, "SHOW plpgsql.no_such"), "on");
+    assert_eq!(client.ask("SET plpgsql.no_such = on"), "");
+    assert_eq!(client.ask("SHOW plpgsql.no_such"), "on");
     // Where the library is loaded behind its back it goes as it does where the session loads it.
-    assert_eq!(ask(&mut before, "DO $$ BEGIN END $$"), "");
-    client.send(&message(b'Q', b"SELECT 1\0"));
+    assert_eq!(before.ask("DO $$ BEGIN END $$"), "");
+    client.send(&query("SELECT 1"));
     let answer = client.until(b'Z');
     let tags: Vec<_> = answer.iter().map(|(tag, _)| char::from(*tag)).collect();
     assert_eq!(tags, ['N', 'T', 'D', 'C', 'Z']);
     assert_eq!(sqlstate(&answer[0].1), "42602");
-    assert_eq!(ask(&mut client, "SHOW plpgsql.no_such"), "42704");
+    assert_eq!(client.ask("SHOW plpgsql.no_such"), "42704");
     // Also right behind a statement for whose sake it may be left the server.
     let mut another = Raw::log_in(gateway.port, "demo", &database);
-    assert_eq!(ask(&mut before, "DO $$ BEGIN END $$"), "");
-    assert_eq!(ask(&mut another, "CREATE SEQUENCE s"), "");
-    assert_eq!(ask(&mut another, "SELECT nextval('s')"), "1");
-    assert_eq!(ask(&mut another, "SET plpgsql.neither = on"), "");
-    assert_eq!(ask(&mut another, "RESET plpgsql.neither"), "");
+    assert_eq!(before.ask("DO $$ BEGIN END $$"), "");
+    assert_eq!(another.ask("CREATE SEQUENCE s"), "");
+    assert_eq!(another.ask("SELECT nextval('s')"), "1");
+    assert_eq!(another.ask("SET plpgsql.neither = on"), "");
+    assert_eq!(another.ask("RESET plpgsql.neither"), "");
     drop(another);
     // Wherever it runs, the name is wrong.
-    assert_eq!(ask(&mut client, "SET plpgsql.no-such = on"), "42601");
-    assert_eq!(ask(&mut client, "SET \"plpgsql.no-such\" = on"), "42602");
-    assert_eq!(ask(&mut client, "SELECT 1"), "1");
+    assert_eq!(client.ask("SET plpgsql.no-such = on"), "42601");
+    assert_eq!(client.ask("SET \"plpgsql.no-such\" = on"), "42602");
+    assert_eq!(client.ask("SELECT 1"), "1");
 }
 
 /// What a session leaves in its server's process and no statement takes away: it finds it there, nobody else does, also once it
@@ -380,32 +369,32 @@ fn state_in_the_process_stays_with_its_session() {
         // The catalogue is read soon after the functions were made.
         let mut one = log_in();
         eventually("the catalogue knows the function", || {
-            ask(&mut one, step);
+            one.ask(step);
             // The server is kept by the time of another answer.
-            ask(&mut one, "SELECT 1");
+            one.ask("SELECT 1");
             pinned(&gateway) == 1
         });
         let mut others = [0, 1].map(|_| log_in());
         // It takes the server that was used last, if it may.
-        assert_eq!(ask(&mut others[0], "BEGIN"), "");
-        assert_eq!(ask(&mut others[0], seen), strange, "{step}");
-        assert_eq!(ask(&mut one, seen), own, "{step}");
-        assert_eq!(ask(&mut one, "DISCARD ALL"), "");
-        assert_eq!(ask(&mut one, seen), own, "{step}, behind DISCARD ALL");
+        assert_eq!(others[0].ask("BEGIN"), "");
+        assert_eq!(others[0].ask(seen), strange, "{step}");
+        assert_eq!(one.ask(seen), own, "{step}");
+        assert_eq!(one.ask("DISCARD ALL"), "");
+        assert_eq!(one.ask(seen), own, "{step}, behind DISCARD ALL");
         assert_eq!(pinned(&gateway), 1, "{step}");
         drop(one);
         // Both servers at once: one of them is new.
         for other in &mut others {
-            ask(other, "BEGIN");
-            assert_eq!(ask(other, seen), strange, "{step}, when its session had gone");
+            other.ask("BEGIN");
+            assert_eq!(other.ask(seen), strange, "{step}, when its session had gone");
         }
     }
     let mut one = log_in();
     let mut other = log_in();
-    assert_ne!(ask(&mut one, "SELECT pg_backup_start('pointsman', true)"), "");
-    assert_eq!(ask(&mut other, "BEGIN"), "");
-    assert_eq!(ask(&mut other, "SELECT 1 FROM pg_current_xact_id()"), "1");
-    let stopped = ask(&mut one, "SELECT count(*) FROM pg_backup_stop(false)");
+    assert_ne!(one.ask("SELECT pg_backup_start('pointsman', true)"), "");
+    assert_eq!(other.ask("BEGIN"), "");
+    assert_eq!(other.ask("SELECT 1 FROM pg_current_xact_id()"), "1");
+    let stopped = one.ask("SELECT count(*) FROM pg_backup_stop(false)");
     assert_eq!(stopped, "1", "a backup is stopped by the session that has begun it");
 }
 
@@ -428,9 +417,9 @@ fn temp_buffers_are_set_where_none_were_used() {
     let mut other = Raw::log_in(gateway.port, "demo", &database);
     let mut uses = || {
         for step in ["CREATE TEMP TABLE t (n int)", "INSERT INTO t VALUES (1)", "DISCARD TEMP"] {
-            assert_eq!(ask(&mut other, step), "", "{step}");
+            assert_eq!(other.ask(step), "", "{step}");
         }
-        assert_eq!(ask(&mut other, "SHOW temp_buffers"), "8MB");
+        assert_eq!(other.ask("SHOW temp_buffers"), "8MB");
     };
     // When it runs, in a transaction as well, by whatever statement.
     for (at, set) in
@@ -438,22 +427,22 @@ fn temp_buffers_are_set_where_none_were_used() {
     {
         uses();
         let mut client = Raw::log_in(gateway.port, "demo", &database);
-        assert_eq!(ask(&mut client, set), ["", "16MB"][at]);
+        assert_eq!(client.ask(set), ["", "16MB"][at]);
         // When it is applied.
         uses();
-        assert_eq!(ask(&mut client, "SHOW temp_buffers"), "16MB");
+        assert_eq!(client.ask("SHOW temp_buffers"), "16MB");
         uses();
-        assert_eq!(ask(&mut client, "BEGIN"), "");
-        assert_eq!(ask(&mut client, "SHOW temp_buffers"), "16MB");
-        assert_eq!(ask(&mut client, "COMMIT"), "");
+        assert_eq!(client.ask("BEGIN"), "");
+        assert_eq!(client.ask("SHOW temp_buffers"), "16MB");
+        assert_eq!(client.ask("COMMIT"), "");
         uses();
-        assert_eq!(ask(&mut client, "RESET ALL"), "");
+        assert_eq!(client.ask("RESET ALL"), "");
     }
     for set in ["SET LOCAL temp_buffers = '16MB'", "SET temp_buffers = '16MB'"] {
         uses();
         let mut client = Raw::log_in(gateway.port, "demo", &database);
         for (step, told) in [("BEGIN", ""), (set, ""), ("SHOW temp_buffers", "16MB"), ("ROLLBACK", "")] {
-            assert_eq!(ask(&mut client, step), told, "{set}: {step}");
+            assert_eq!(client.ask(step), told, "{set}: {step}");
         }
     }
     // At the log-in.
@@ -463,14 +452,14 @@ fn temp_buffers_are_set_where_none_were_used() {
         let options = format!("-c temp_buffers={buffers}");
         client.send(&startup(196_608, &[("user", "demo"), ("database", &database), ("options", &options)]));
         assert!(client.until(b'Z').iter().all(|(tag, _)| *tag != b'E'));
-        assert_eq!(ask(&mut client, "SHOW temp_buffers"), buffers);
+        assert_eq!(client.ask("SHOW temp_buffers"), buffers);
     }
     // Wherever it is set, the value is wrong, or too late.
     let mut client = Raw::log_in(gateway.port, "demo", &database);
-    assert_eq!(ask(&mut client, "SET temp_buffers = 'nonsense'"), "22023");
-    assert_eq!(ask(&mut client, "SET temp_buffers = 1"), "22023");
+    assert_eq!(client.ask("SET temp_buffers = 'nonsense'"), "22023");
+    assert_eq!(client.ask("SET temp_buffers = 1"), "22023");
     for step in ["CREATE TEMP TABLE t (n int)", "INSERT INTO t VALUES (1)"] {
-        ask(&mut client, step);
+        client.ask(step);
     }
-    assert_eq!(ask(&mut client, "SET temp_buffers = '64MB'"), "22023");
+    assert_eq!(client.ask("SET temp_buffers = '64MB'"), "22023");
 }

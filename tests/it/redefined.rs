@@ -1,18 +1,10 @@
 //! Statements that stay prepared while what they read is redefined: a client gets the columns that it was told of, or an
 //! error, on whichever server its statement runs.
 
-use crate::support::{Gateway, Raw, database, direct, message, sqlstate};
+use crate::support::{Gateway, Raw, database, direct, message, query, sqlstate, sync};
 
 /// PostgreSQL's own refusal. Some drivers prepare anew and try again when they read it, others when they see its routine.
 const CHANGED: &str = "0A000 cached plan must not change result type RevalidateCachedQuery";
-
-fn query(text: &str) -> Vec<u8> {
-    message(b'Q', &[text.as_bytes(), b"\0"].concat())
-}
-
-fn sync() -> Vec<u8> {
-    message(b'S', b"")
-}
 
 /// Parse and Describe of a statement under a name, and a Sync.
 fn prepare(name: &str, text: &str) -> Vec<u8> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::SimpleQueryMessage::Row;
 
-use crate::support::{Gateway, Raw, database, direct, eventually, message, sqlstate, succeed, tool};
+use crate::support::{Gateway, Raw, database, direct, eventually, succeed, tool};
 
 const WHERE: &str = "SELECT current_setting('cluster_name')";
 
@@ -353,14 +353,14 @@ fn no_lock_is_taken_where_it_excludes_nobody() {
         "CREATE FUNCTION unlocked() RETURNS bool LANGUAGE sql AS 'SELECT pg_advisory_unlock(42)'",
         "CREATE OPERATOR <#> (leftarg = bigint, rightarg = bigint, function = wl_two)",
     ] {
-        assert_eq!(ask(&mut owner, step), "");
+        assert_eq!(owner.ask(step), "");
     }
     let mut other = Raw::log_in(gateway.port, "demo", &database);
     let mut begin = |text: &str| {
-        assert_eq!(ask(&mut other, "BEGIN READ ONLY"), "");
-        assert_eq!(ask(&mut other, "SELECT count(*) FROM tt"), "1");
-        let answers = (ask(&mut other, "SELECT pg_is_in_recovery()"), ask(&mut other, text));
-        ask(&mut other, "ROLLBACK");
+        assert_eq!(other.ask("BEGIN READ ONLY"), "");
+        assert_eq!(other.ask("SELECT count(*) FROM tt"), "1");
+        let answers = (other.ask("SELECT pg_is_in_recovery()"), other.ask(text));
+        other.ask("ROLLBACK");
         answers
     };
     if !direct() {
@@ -368,7 +368,7 @@ fn no_lock_is_taken_where_it_excludes_nobody() {
             begin("SELECT 42::bigint <#> 1::bigint") == ("t".to_owned(), "0A000".to_owned())
         });
     }
-    assert_eq!(ask(&mut owner, "SELECT pg_advisory_lock(42)"), "");
+    assert_eq!(owner.ask("SELECT pg_advisory_lock(42)"), "");
     for text in [
         "SELECT wl_sql(42)",
         "SELECT wl_stable(42)",
@@ -387,24 +387,13 @@ fn no_lock_is_taken_where_it_excludes_nobody() {
         };
         assert_eq!(answer, expected, "{text}");
         // On the primary it is the same lock.
-        let answer = ask(&mut owner, &format!("BEGIN READ ONLY; {text}; ROLLBACK"));
+        let answer = owner.ask(&format!("BEGIN READ ONLY; {text}; ROLLBACK"));
         assert_eq!(answer, if text.starts_with("DO") { "" } else { "t" }, "{text}");
     }
     // What takes none runs where it is.
     for (text, expected) in [("SELECT counted('tt')", "1"), ("SELECT unlocked()", "f")] {
         assert_eq!(begin(text).1, expected, "{text}");
     }
-}
-
-/// The first value of the answer, or the SQLSTATE of the error.
-fn ask(client: &mut Raw, text: &str) -> String {
-    client.send(&message(b'Q', &[text.as_bytes(), b"\0"].concat()));
-    let answer = client.until(b'Z');
-    if let Some((_, error)) = answer.iter().find(|(tag, _)| *tag == b'E') {
-        return sqlstate(error);
-    }
-    let row = answer.iter().find(|(tag, _)| *tag == b'D');
-    row.map(|(_, row)| String::from_utf8_lossy(&row[6..]).into_owned()).unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

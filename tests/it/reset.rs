@@ -1,12 +1,8 @@
 //! What a client began with, and what it sets in ways that are easy to overlook: behind a DISCARD ALL, by a FunctionCall.
 
-use crate::support::{Gateway, Raw, database, direct, message, startup};
+use crate::support::{Gateway, Raw, database, direct, message, query, startup};
 
 const READ: &str = "SELECT concat(current_setting('app.began', true), ' ', current_setting('app.set', true))";
-
-fn query(text: &str) -> Vec<u8> {
-    message(b'Q', &[text.as_bytes(), b"\0"].concat())
-}
 
 /// Parse, Bind and Execute.
 fn run(text: &str) -> Vec<u8> {

@@ -1,10 +1,10 @@
 //! Settings that a server takes no more, though the session has them: what they name is gone.
 
-use crate::support::{Gateway, Raw, database, direct, message, sqlstate, startup};
+use crate::support::{Gateway, Raw, database, direct, query, sqlstate, startup};
 
 /// What a Query comes to: its first value, its tag, or the SQLSTATE.
 fn say(client: &mut Raw, text: &str) -> String {
-    client.send(&message(b'Q', &[text.as_bytes(), b"\0"].concat()));
+    client.send(&query(text));
     tell(&client.until(b'Z'))
 }
 
@@ -60,7 +60,7 @@ fn a_setting_that_names_what_is_gone_can_be_taken_back() {
         assert_eq!(say(&mut other, "SHOW work_mem"), "4MB");
         owner.psql(&database, "DROP TEXT SEARCH CONFIGURATION c").unwrap();
         if !direct() {
-            client.send(&message(b'Q', b"SELECT 1\0"));
+            client.send(&query("SELECT 1"));
             let answer = client.until(b'Z');
             let error = answer.iter().find(|(tag, _)| *tag == b'E').unwrap();
             assert_eq!(sqlstate(&error.1), "22023");
@@ -80,7 +80,7 @@ fn a_setting_that_names_what_is_gone_can_be_taken_back() {
             assert_eq!(say(&mut client, "SELECT 1"), "22023", "nor by what failed");
         }
         // What comes right behind it waits for it.
-        client.send(&[message(b'Q', &[back.as_bytes(), b"\0"].concat()), message(b'Q', b"SHOW work_mem\0")].concat());
+        client.send(&[query(back), query("SHOW work_mem")].concat());
         let tag = if back == "DISCARD ALL" { back } else { back.split(' ').next().unwrap() };
         assert_eq!(tell(&client.until(b'Z')), tag);
         let expected = if back.ends_with("ALL") { "4MB" } else { "6MB" };
@@ -109,10 +109,7 @@ fn a_role_that_is_gone_can_be_laid_down() {
             assert!(["22023", "42501"].contains(&&*refused), "{gone}: {refused}");
             // It leaves the role alone, and nothing runs without it.
             for step in ["RESET ALL", "SET work_mem = '5MB'", "SET ROLE nosuch"] {
-                client.send(
-                    &[message(b'Q', &[step.as_bytes(), b"\0"].concat()), message(b'Q', b"SELECT current_user\0")]
-                        .concat(),
-                );
+                client.send(&[query(step), query("SELECT current_user")].concat());
                 let told = tell(&client.until(b'Z'));
                 assert!([step.split(' ').next().unwrap(), "22023"].contains(&&*told), "{step}: {told}");
                 assert_eq!(tell(&client.until(b'Z')), refused, "{step}, {gone}");

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Gateway, Raw, database, database_on, direct, eventually, message, startup};
+use crate::support::{Gateway, Raw, database, database_on, direct, eventually, message, query, startup};
 
 /// A role of the shared cluster for one test.
 fn role(gateway: &Gateway<'_>, database: &str) -> String {
@@ -10,10 +10,6 @@ fn role(gateway: &Gateway<'_>, database: &str) -> String {
     gateway.cluster.primary().psql("postgres", &format!("CREATE ROLE {name} LOGIN")).unwrap();
     gateway.cluster.wait_replayed().unwrap();
     name
-}
-
-fn query(text: &str) -> Vec<u8> {
-    message(b'Q', &[text.as_bytes(), b"\0"].concat())
 }
 
 /// A client, and what it was told of its settings when it logged in.

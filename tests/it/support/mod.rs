@@ -6,7 +6,7 @@ mod raw;
 
 pub(crate) use certificates::Certificates;
 pub(crate) use gateway::{Gateway, POLICIES, Setup};
-pub(crate) use raw::{Raw, message, sqlstate, startup};
+pub(crate) use raw::{Raw, message, query, sqlstate, startup, sync};
 
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -80,6 +80,24 @@ impl Raw {
         }
     }
 
+    /// What a Query comes to: the first value of its first row, the SQLSTATE of its error, or nothing.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, text: &str) -> String {
+        self.send(&query(text));
+        self.first()
+    }
+
+    /// The same of what is to be answered up to the next ReadyForQuery.
+    #[track_caller]
+    pub(crate) fn first(&mut self) -> String {
+        let answer = self.until(b'Z');
+        if let Some((_, error)) = answer.iter().find(|(tag, _)| *tag == b'E') {
+            return sqlstate(error);
+        }
+        let row = answer.iter().find(|(tag, _)| *tag == b'D');
+        row.map(|(_, row)| String::from_utf8_lossy(&row[6..]).into_owned()).unwrap_or_default()
+    }
+
     /// All messages until the peer closes.
     pub(crate) fn rest(&mut self) -> Vec<(u8, Vec<u8>)> {
         std::iter::from_fn(|| self.message()).collect()
@@ -116,6 +134,16 @@ pub(crate) fn startup(version: u32, parameters: &[(&str, &str)]) -> Vec<u8> {
 /// A message with its tag and length.
 pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     [&[tag][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat()
+}
+
+/// A Query.
+pub(crate) fn query(text: &str) -> Vec<u8> {
+    message(b'Q', &[text.as_bytes(), b"\0"].concat())
+}
+
+/// A Sync.
+pub(crate) fn sync() -> Vec<u8> {
+    message(b'S', b"")
 }
 
 /// The SQLSTATE of an ErrorResponse.
