@@ -155,12 +155,12 @@ class Run:
             side.send(wire.query(sql))
         return self.hear(pair, 1, what)
 
-    def hear(self, pair, ready, what, copy=(), thin=False):
+    def hear(self, pair, ready, what, copy=(), thin=False, extended=False):
         """Compares an answer; a `thin` one without the data of a COPY."""
         answers = []
         for side in pair.sides:
             try:
-                answers.append([m for m in side.answers(ready, copy) if not (thin and m[0] == "d")])
+                answers.append([m for m in side.answers(ready, copy, extended) if not (thin and m[0] == "d")])
             except wire.Silence as silence:
                 answers.append([("silence",), *silence.args[0]])
         if answers[0] != answers[1] and not wire.same_but_for_order_of_errors(*answers):
@@ -286,7 +286,7 @@ class Run:
             side.send(data)
 
     def done(self, pair, step):
-        answers = self.hear(pair, encoded(step)[1], "the answer", step.get("copy", ()))
+        answers = self.hear(pair, encoded(step)[1], "the answer", step.get("copy", ()), extended="ops" in step)
         if pair.ours.status != pair.theirs.status:
             raise Differ(pair.number, "the transaction's status", pair.ours.status, pair.theirs.status)
         pair.reads_only |= b"default_transaction_read_only" in encoded(step)[0]

@@ -91,8 +91,12 @@ class Link:
         except OSError:
             pass  # What the server said before it closed is read all the same.
 
-    def answers(self, ready, copy=()):
-        """All messages up to the `ready`th ReadyForQuery; `copy` is sent when the server asks for data."""
+    def answers(self, ready, copy=(), extended=False):
+        """All messages up to the `ready`th ReadyForQuery; `copy` is sent when the server asks for data.
+
+        Without it the server is told that there is none. It has taken the Sync of an extended step for a part of the data
+        then (a COPY that the step before has prepared), and is sent another.
+        """
         out = []
         deadline = time.monotonic() + PATIENCE
         while ready and self.alive:
@@ -106,6 +110,8 @@ class Link:
                 self.status = payload.decode()
             elif tag == "G":
                 self.send(b"".join(message(op) for op in copy or [["f", "no data"]]))
+            elif tag == "E" and extended and b"COPY from stdin failed: no data" in payload:
+                self.send(message(["S"]))
             said = self.normal(tag, payload)
             if said and said[0] == "E" and out and out[-1][0] == "t":
                 # A server that knew a statement under another search path describes its parameters before it fails; one
