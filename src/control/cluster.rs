@@ -12,6 +12,7 @@ use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use super::keyed::Keyed;
 use super::published::Published;
 use super::reach::{client_tls, server_address};
 use super::refused::Refused;
@@ -49,6 +50,8 @@ pub struct Cluster {
     redefined: AtomicU64,
     /// DDL that others can see.
     pub published: Published,
+    /// What was written under policies' consistency keys.
+    pub keyed: Arc<Keyed>,
     /// By the databases' names on the servers.
     catalogs: Mutex<HashMap<Box<str>, Arc<ArcSwap<Catalog>>>>,
     /// The last number given to a catalogue, in the whole process.
@@ -110,6 +113,7 @@ impl Cluster {
             schema: AtomicU64::new(0),
             redefined: AtomicU64::new(0),
             published: Published::default(),
+            keyed: Arc::default(),
             catalogs: Mutex::default(),
             catalog_numbers,
             monitor: OnceLock::new(),

@@ -100,9 +100,10 @@ impl Live {
                 Some(kept) => Arc::clone(kept),
                 None => {
                     let (budget, catalogs) = (Arc::clone(budget), Arc::clone(&catalogs));
-                    let built = Cluster::new((serial << 12) + number, name, cluster, budget, catalogs, workers)?;
+                    let mut built = Cluster::new((serial << 12) + number, name, cluster, budget, catalogs, workers)?;
                     if let Some(old) = old.and_then(|old| old.clusters.get(name)) {
                         built.published.inherit(&old.published, &built.topology);
+                        built.keyed = Arc::clone(&old.keyed);
                     }
                     Arc::new(built)
                 }

@@ -5,6 +5,7 @@
 
 pub mod cluster;
 pub mod config_file;
+mod keyed;
 pub mod live;
 mod monitor;
 pub mod policies;
@@ -14,6 +15,7 @@ mod refused;
 mod starts;
 
 pub use cluster::{Account, Cluster};
+pub use keyed::{Keyed, KeyedWrite};
 pub use live::{Live, LiveError};
 pub use reach::Peers;
 pub use refused::Refused;

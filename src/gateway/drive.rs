@@ -22,16 +22,16 @@ use super::rerun::{self, Fault, Rerun, UNIT_LIMIT};
 use super::route::{self, Asker, Route};
 use super::settle::FINISH;
 use super::trace::{self, Trace};
-use super::{io, private};
+use super::{io, private, written};
 use crate::config::PoolMode;
-use crate::control::Account;
+use crate::control::{Account, KeyedWrite};
 use crate::net::{self, Stream};
 use crate::observe::{Tally, Worker};
 use crate::policy::{Chain, Role};
 use crate::pool::Lent;
 use crate::session::{LocalAnswer, Session};
 use crate::sql::{Effects, Kind};
-use crate::topology::{Requirement, Writes};
+use crate::topology::Writes;
 use crate::upstream::ErrorReply;
 use crate::wire::TransactionStatus;
 
@@ -68,6 +68,8 @@ pub(super) struct Conversation {
     pub(super) chain: Option<Arc<Chain>>,
     /// What the session wrote and replicas may lack.
     pub(super) writes: Writes,
+    /// What is in flight under consistency keys. What is left of a server that was lost nobody knows.
+    pub(super) keyed: Vec<KeyedWrite>,
     /// The snapshot's serial that `account` was found under.
     serial: u32,
     /// Of the cluster's published DDL, what the session's reads take into account.
@@ -141,6 +143,7 @@ impl Conversation {
             id,
             chain: None,
             writes: Writes::default(),
+            keyed: Vec::new(),
             published: 0,
             serial: 0,
             writes_in_flight: false,
@@ -408,20 +411,7 @@ impl Conversation {
             route.target.role = Role::Primary;
             self.trace_reason("session pooling");
         }
-        let mut replayed = None;
-        if route.target.role != Role::Primary && !self.writes.none() && self.account.cluster.config.read_your_writes {
-            match self.writes.required(&self.account.cluster.topology, route.shard) {
-                Requirement::None => {}
-                Requirement::Primary => {
-                    route.target.role = Role::Primary;
-                    self.trace_reason("the session wrote");
-                }
-                Requirement::Position(position) => {
-                    replayed = Some(position);
-                    self.trace_reason("the session wrote: a replica must have replayed that");
-                }
-            }
-        }
+        let replayed = self.must_be_replayed(&mut route);
         let mut lost = 0;
         let (mut lent, refused) = loop {
             let mut lent = match self.checkout(&route, replayed).await? {
@@ -488,13 +478,14 @@ impl Conversation {
             self.rerun.arm(unit, fault);
         }
         self.writes_in_flight = route.writes;
+        self.keyed.clear();
         if route.writes {
             lent.upstream.notifies_as(self.handle.key.pid);
             self.home.advances(&mut lent);
             if self.session.effects().any(Effects::TEMPORARY) {
                 self.home.makes_temporary(&mut lent);
             }
-            self.writes.sent(route.shard);
+            written::sent(&mut self.writes, &mut self.keyed, &self.account.cluster, &route);
         }
         let node = &lent.pool().node;
         node.count_sent(route.target.role);
@@ -509,7 +500,7 @@ impl Conversation {
         Ok(())
     }
 
-    fn trace_reason(&mut self, reason: &'static str) {
+    pub(super) fn trace_reason(&mut self, reason: &'static str) {
         if let Some(trace) = &mut self.trace {
             trace.reason(reason);
         }

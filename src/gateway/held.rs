@@ -8,7 +8,7 @@
 
 use super::drive::{Conversation, End};
 use super::route::Route;
-use super::{home, io, private};
+use super::{home, io, private, written};
 use crate::policy::Role;
 use crate::sql::Effects;
 use crate::upstream::ErrorReply;
@@ -110,7 +110,7 @@ impl Conversation {
                     if self.session.effects().any(Effects::TEMPORARY) {
                         self.home.makes_temporary(lent);
                     }
-                    self.writes.sent(route.shard);
+                    written::sent(&mut self.writes, &mut self.keyed, &self.account.cluster, &route);
                 }
                 lent.pool().node.count_sent(route.target.role);
                 let counters = self.tally.worker(self.worker);

@@ -32,6 +32,7 @@ mod shards;
 mod sight;
 mod starts;
 mod trace;
+mod written;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,8 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::block::{self, Defaults};
 use super::shards;
 use super::trace::Trace;
@@ -42,6 +44,8 @@ pub(super) struct Route {
     any_shard: bool,
     /// Whether anything in it may write.
     pub(super) writes: bool,
+    /// The consistency keys of its statements, each once. Most have none.
+    pub(super) keys: Vec<Arc<str>>,
     /// Databases that it needs to itself: nobody may read their catalogues.
     pub(super) vacates: Vec<Box<str>>,
     /// What in it would succeed on a standby and mean nothing there. Looked for only while a server is held.
@@ -51,7 +55,15 @@ pub(super) struct Route {
 impl Route {
     /// To the primary of a shard that nobody named.
     fn primary(shard: usize) -> Self {
-        Self { target: Target::PRIMARY, shard, any_shard: true, writes: true, vacates: Vec::new(), useless: None }
+        Self {
+            target: Target::PRIMARY,
+            shard,
+            any_shard: true,
+            writes: true,
+            keys: Vec::new(),
+            vacates: Vec::new(),
+            useless: None,
+        }
     }
 
     /// What a node must meet.
@@ -118,7 +130,7 @@ pub(super) fn decide(
     let mut alters_starts = false;
     let mut vacates: Vec<Box<str>> = Vec::new();
     let mut useless = None;
-    let mut noted: smallvec::SmallVec<[(Effects, Arc<crate::sql::Shape>); 2]> = smallvec::SmallVec::new();
+    let mut noted: SmallVec<[(Effects, Arc<crate::sql::Shape>); 2]> = SmallVec::new();
     {
         let attributes = SessionAttributes(&session.settings);
         let facts = SessionFacts {
@@ -386,7 +398,9 @@ fn resolve(chain: &Chain, answer: Answer, asker: &Asker<'_>, access: Access, hom
                 }
             };
             let any_shard = matches!(target.shards, Shards::Default);
-            Ok(Route { target, shard, any_shard, writes: access != Access::Read, vacates: Vec::new(), useless: None })
+            let keys = target.consistency.iter().cloned().collect();
+            let writes = access != Access::Read;
+            Ok(Route { target, shard, any_shard, writes, keys, vacates: Vec::new(), useless: None })
         }
         Decision::Reject(rejection) => {
             let mut reply = ErrorReply::error(rejection.sqlstate.as_str(), &*rejection.message);
@@ -399,7 +413,7 @@ fn resolve(chain: &Chain, answer: Answer, asker: &Asker<'_>, access: Access, hom
 }
 
 /// One server for two statements: the same shard, and the stronger of the two roles.
-fn join(first: Route, second: Route) -> Result<Route, ErrorReply> {
+fn join(mut first: Route, second: Route) -> Result<Route, ErrorReply> {
     let shard = if first.any_shard { second.shard } else { first.shard };
     if first.shard != second.shard && !first.any_shard && !second.any_shard {
         return Err(ErrorReply::error("0A000", "the statements of one pipeline concern different shards")
@@ -407,6 +421,12 @@ fn join(first: Route, second: Route) -> Result<Route, ErrorReply> {
     }
     let any_shard = first.any_shard && second.any_shard;
     let writes = first.writes || second.writes;
+    let mut keys = std::mem::take(&mut first.keys);
+    for key in &second.keys {
+        if !keys.contains(key) {
+            keys.push(Arc::clone(key));
+        }
+    }
     // The narrower conditions: a primary over a replica, the second's labels and lag only where the first has none.
     let (narrow, wide) = if second.target.role == Role::Primary { (second, first) } else { (first, second) };
     let mut target = narrow.target;
@@ -415,7 +435,7 @@ fn join(first: Route, second: Route) -> Result<Route, ErrorReply> {
     if wide.target.role == Role::Replica && target.role == Role::Any {
         target.role = Role::Replica;
     }
-    Ok(Route { target, shard, any_shard, writes, vacates: Vec::new(), useless: None })
+    Ok(Route { target, shard, any_shard, writes, keys, vacates: Vec::new(), useless: None })
 }
 
 struct SessionAttributes<'a>(&'a Settings);

@@ -36,6 +36,7 @@ impl Conversation {
         let Some(lent) = &mut self.held else { return Ok(()) };
         if std::mem::take(&mut self.writes_in_flight) {
             self.writes.acknowledged(&self.account.cluster.topology, lent.pool().node.shard);
+            self.keyed.drain(..).for_each(crate::control::KeyedWrite::acknowledged);
         }
         let cluster = &self.account.cluster;
         if std::mem::take(&mut self.session.publishes) {

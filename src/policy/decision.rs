@@ -37,8 +37,8 @@ pub struct Target {
     pub labels: Option<Labels>,
     /// A replica whose measured lag is above this, or unknown, does not qualify; `None` leaves it to the configuration.
     pub max_lag: Option<Duration>,
-    /// Reads with this key see the writes that were made with it, whichever session made them.
-    /// `None` stands for the session's own.
+    /// Reads with this key see the writes that were made with it, whichever session made them, and the session's own.
+    /// `None` stands for those alone. In a transaction the key of its first statement counts.
     pub consistency: Option<Arc<str>>,
 }
 

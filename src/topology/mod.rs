@@ -41,7 +41,7 @@ pub struct Shard {
 }
 
 impl Topology {
-    /// From the shards' names and their nodes. `id` differs from that of every other topology of the process.
+    /// From the shards' names and their nodes. `id` is larger than that of every topology of the process which was built before.
     #[must_use]
     pub fn new(id: u32, shards: Vec<(Box<str>, Vec<NodeSpec>)>) -> Self {
         let changes: Arc<AtomicU64> = Arc::default();
@@ -60,7 +60,13 @@ impl Topology {
         Self { shards, id: u64::from(id), changes }
     }
 
-    /// All shards.
+    /// Larger than that of every topology which was built before.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// In the order of the configuration.
     #[must_use]
     pub fn shards(&self) -> &[Shard] {
         &self.shards

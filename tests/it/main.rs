@@ -19,6 +19,7 @@ mod drivers;
 mod executed;
 mod groups;
 mod hostile;
+mod keys;
 mod leaks;
 mod listen;
 mod peers;

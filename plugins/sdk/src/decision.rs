@@ -66,7 +66,8 @@ impl Target {
         Self { max_lag: Some(u32::try_from(lag.as_millis()).unwrap_or(u32::MAX)), ..self }
     }
 
-    /// Reads with this key see the writes that were made with it.
+    /// Reads with this key see the writes that were made with it through this gateway, whichever session made them. In a
+    /// transaction the key of its first statement chooses the node.
     #[must_use]
     pub fn consistency(self, key: impl Into<String>) -> Self {
         Self { consistency: Some(key.into()), ..self }

@@ -12,6 +12,7 @@
 //! attribute = "tenant"                 # session attribute pointsman.tenant; "" for none
 //! global    = ["countries"]            # tables that every shard has whole
 //! sharded   = ["orders", "app.items"]  # optional: the tables that have the key, views of them too; all others count as global
+//! consistency = true                   # a tenant's reads see what any session wrote for it through this gateway; default false
 //! default   = "s0"                     # optional: the shard of tenants that are not listed; without it they are refused
 //!
 //! [tenants]                            # tenant -> shard
@@ -34,6 +35,8 @@ use pointsman_policy::{
 
 /// What was worked out of a statement's shape is kept for so many shapes.
 const PLANS: usize = 1024;
+/// Bytes that a consistency key may have.
+const KEY: usize = 256;
 /// Tables of these schemas are the same everywhere.
 const SYSTEM: [&str; 2] = ["pg_catalog", "information_schema"];
 
@@ -46,6 +49,8 @@ pub struct TenantRouter {
     sharded: Vec<String>,
     placement: Placement,
     default: Option<String>,
+    /// Whether the tenant is the consistency key of its statements.
+    consistency: bool,
     /// By the shape, and by whether it calls what is not known and only reads: the gateway may learn more of that.
     plans: BTreeMap<(u128, bool, bool), Plan>,
     /// Positions of shards by name, under one version of the topology.
@@ -73,7 +78,17 @@ enum Plan {
 
 impl Policy for TenantRouter {
     fn configure(settings: &Settings) -> Result<(Self, Manifest), String> {
-        settings.only(&["columns", "type", "attribute", "global", "sharded", "default", "tenants", "hash"])?;
+        settings.only(&[
+            "columns",
+            "type",
+            "attribute",
+            "global",
+            "sharded",
+            "consistency",
+            "default",
+            "tenants",
+            "hash",
+        ])?;
         let columns = settings.strings("columns")?;
         if columns.is_empty() {
             return Err("`columns` must name at least one key column, such as columns = [\"tenant_id\"]".into());
@@ -89,6 +104,7 @@ impl Policy for TenantRouter {
             sharded: settings.strings("sharded")?,
             placement: placement(settings, key, kind)?,
             default: settings.string("default")?.map(Into::into),
+            consistency: settings.flag("consistency")?.unwrap_or(false),
             plans: BTreeMap::new(),
             positions: (0, BTreeMap::new()),
         };
@@ -312,7 +328,12 @@ impl TenantRouter {
                 .hint("Add it under [tenants] in the settings of the policy tenant-router, or set `default` there."));
         };
         match self.position(query, &name) {
-            Some(shard) => Ok(Target::role(role).shard(shard).into()),
+            Some(shard) => {
+                let target = Target::role(role).shard(shard);
+                // Of two long tenants that begin alike each sees the other's writes, too.
+                let key = &tenant[..tenant.floor_char_boundary(KEY)];
+                Ok(if self.consistency { target.consistency(key) } else { target }.into())
+            }
             None => Err(Rejection::new("42704", format!("the cluster has no shard \"{}\"", shortened(&name)))
                 .hint("The settings of the policy tenant-router name it; the gateway's configuration does not.")),
         }
