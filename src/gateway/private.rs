@@ -11,7 +11,7 @@ use std::task::Poll;
 use super::io;
 use crate::observe::Counter;
 use crate::pool::{Lent, Server};
-use crate::upstream::{Answer, Error, ErrorReply, Prepared, Private, Settings, value_sql};
+use crate::upstream::{Answer, Error, ErrorReply, Prepared, Private, Settings, leaves_name, value_sql};
 use crate::wire::{TransactionStatus, backend};
 
 /// Why a private exchange failed: the connection is lost.
@@ -231,6 +231,7 @@ pub(super) async fn apply_settings(
         let replans = !lent.upstream.plans.suit(wanted);
         let discard = if replans { "DISCARD PLANS;" } else { "" };
         let sql = format!("{discard}{}", wanted.transition(lent.upstream.settings.as_deref()));
+        lent.upstream.spoiled |= wanted.iter().any(|(name, _)| leaves_name(name));
         let mut answer = ask(lent, &sql).await?;
         let timeout = |settings: &Option<Arc<Settings>>| {
             settings.as_ref().is_none_or(|settings| settings.bytes("statement_timeout").is_some())

@@ -87,7 +87,7 @@ impl Conversation {
                 Err(error) => return Err(self.cannot_audit(&error.to_string())),
             }
         }
-        lent.upstream.plans.read_otherwise |= self.session.pins.sources;
+        lent.upstream.spoiled |= self.session.pins.sources | std::mem::take(&mut self.session.leaves_name);
         let alone = self.account.mode == PoolMode::Session;
         let refolds = std::mem::take(&mut self.session.refolds);
         if !alone && (refolds || !lent.upstream.plans.suit(&self.session.settings)) {
@@ -152,7 +152,7 @@ impl Conversation {
         self.handle.rests();
         if let Some(lent) = self.held.take() {
             self.home.leaves(&lent);
-            if !lent.upstream.plans.read_otherwise {
+            if !lent.upstream.spoiled {
                 lent.give_back();
             }
         }
@@ -304,7 +304,7 @@ async fn clean(lent: &mut Lent, session: &mut Session, may_write: bool, patience
             net::timeout(FINISH, hear_out(lent, session)).await.ok()??;
         }
     }
-    if session.pins.taints() || lent.upstream.plans.read_otherwise {
+    if session.pins.taints() || session.leaves_name || lent.upstream.spoiled {
         return None;
     }
     net::timeout(FINISH, reset(lent)).await.ok()?

@@ -100,6 +100,8 @@ pub struct Session {
     pub advances: bool,
     /// And it may have changed, if only for a while, what plans are made of ([`folds_constants`](crate::upstream::folds_constants)).
     pub refolds: bool,
+    /// And it may have left the name of a setting in the server's process ([`leaves_name`](crate::upstream::leaves_name)).
+    pub leaves_name: bool,
     /// What the client wants set, on any server.
     pub settings: Arc<Settings>,
     /// What the start-up message set; RESET returns to it.
@@ -259,6 +261,7 @@ impl Session {
             transactions: 0,
             advances: false,
             refolds: false,
+            leaves_name: false,
             settings: Arc::clone(&baseline),
             pins: Pins { sources: state::reads_sources_otherwise(&baseline), ..Pins::default() },
             baseline,

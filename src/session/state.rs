@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::Session;
 use super::starts::STARTS_SQL;
 use crate::sql::{Effects, Kind, Shape, Statement};
-use crate::upstream::{Answer, ErrorReply, Interner, Parameters, Settings, folds_constants};
+use crate::upstream::{Answer, ErrorReply, Interner, Parameters, Settings, folds_constants, leaves_name};
 use crate::wire::backend::write_error;
 
 /// Effects after which the server is asked.
@@ -187,6 +187,7 @@ impl Session {
     /// Notes a setting that a statement may change, if only until its transaction ends.
     pub fn touch(&mut self, name: &str) {
         self.refolds |= folds_constants(name);
+        self.leaves_name |= leaves_name(name);
         self.ask_for(name);
     }
 

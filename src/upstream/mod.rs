@@ -14,6 +14,7 @@ mod deliver;
 mod login;
 mod notifiers;
 mod own_names;
+mod placeholders;
 mod plans;
 mod prepared;
 mod private;
@@ -33,6 +34,7 @@ pub use amended::Amended;
 pub use deliver::Receiver;
 pub use login::{Login, LoginError, LoginStep};
 pub use notifiers::Notifiers;
+pub use placeholders::leaves_name;
 pub use plans::{Plans, folds_constants};
 use prepared::DOUBTED;
 pub use prepared::{
@@ -274,6 +276,8 @@ pub struct Upstream {
     pub sequences: Sequences,
     /// What the plans in the process were made of.
     pub plans: Plans,
+    /// Its process keeps what nobody but the session that has it may meet: it is closed when that lets go.
+    pub spoiled: bool,
     /// Whose notifications come from where on this server's node, and this connection's own entry there.
     notifiers: Option<(Arc<Notifiers>, Arc<AtomicU32>)>,
     expected: VecDeque<Expected>,
@@ -308,6 +312,7 @@ impl Upstream {
             prepared: PreparedSet::new(prepared_limit),
             plans: Plans::none(Arc::clone(&settings)),
             settings: Some(settings),
+            spoiled: false,
             parameters,
             key,
             overheard: BytesMut::new(),

@@ -38,15 +38,13 @@ pub struct Plans {
     /// The process has had temporary objects: the first of a session changes no search path there, so that PostgreSQL makes no plan
     /// anew (`InitTempTableNamespace` in `namespace.c`).
     pub had_temporary: bool,
-    /// A session had `standard_conforming_strings` off.
-    pub read_otherwise: bool,
 }
 
 impl Plans {
     /// Of a process that has made none.
     #[must_use]
     pub fn none(settings: Arc<Settings>) -> Self {
-        Self { under: settings, had_temporary: false, read_otherwise: false }
+        Self { under: settings, had_temporary: false }
     }
 
     /// Whether they are good for a session with these settings, which are then those that the next one is compared with: the same,

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Gateway, Raw, database, eventually, message, query, sqlstate, startup};
+use crate::support::{Gateway, Raw, database, eventually, message, query, sqlstate, startup, sync};
 
 fn prepared(label: &str) -> String {
     let database = database(label);
@@ -323,6 +323,44 @@ fn a_name_that_a_library_has_reserved_elsewhere_is_free() {
     assert_eq!(client.ask("SET plpgsql.no-such = on"), "42601");
     assert_eq!(client.ask("SET \"plpgsql.no-such\" = on"), "42602");
     assert_eq!(client.ask("SELECT 1"), "1");
+}
+
+/// A name under a prefix that PL/pgSQL reserves stays in a process which has not loaded that yet, and whoever does would be told.
+#[test]
+fn nobody_is_told_of_a_name_that_another_has_set() {
+    let database = database("left_names");
+    let gateway = Gateway::setup().pool("size = 1").weights(0, 0).start();
+    let log_in = || Raw::log_in(gateway.port, "demo", &database);
+    let set = "SELECT set_config('plpgsql.no_such', 'on', false)";
+    let bound = [
+        message(b'P', b"\0SELECT set_config($1, 'on', false)\0\0\0"),
+        message(b'B', b"\0\0\0\0\0\x01\0\0\0\x0fplpgsql.no_such\0\0"),
+        message(b'E', &[0; 5]),
+        sync(),
+    ];
+    for (steps, goes) in [
+        (vec![query("SET plpgsql.no_such = on"), query("RESET plpgsql.no_such")], false),
+        (vec![query("SET plpgsql.no_such = on")], true),
+        (vec![query(set), query("SELECT 1"), query("DISCARD ALL")], false),
+        (vec![bound.concat()], true),
+        (["BEGIN", "SET LOCAL plpgsql.no_such = on", "SELECT 1", "ROLLBACK"].map(query).into(), false),
+        (["BEGIN", "SET plpgsql.no_such = on", "SELECT 1"].map(query).into(), true),
+    ] {
+        let mut client = log_in();
+        for step in &steps {
+            client.send(step);
+            let answer = client.until(b'Z');
+            assert!(answer.iter().all(|(tag, _)| !matches!(tag, b'E' | b'N')), "{answer:?}");
+        }
+        let kept = (!goes).then_some(client);
+        let mut other = log_in();
+        other.send(&query("DO $$ BEGIN END $$"));
+        let answer = other.until(b'Z');
+        assert_eq!(answer.iter().map(|(tag, _)| char::from(*tag)).collect::<String>(), "CZ", "{steps:?}: {answer:?}");
+        // The next one begins on a server that has not loaded it.
+        assert_eq!(other.ask("SET plpgsql.another = on"), "");
+        drop((kept, other));
+    }
 }
 
 /// What a session leaves in its server's process and no statement takes away: it finds it there, nobody else does, also once it
