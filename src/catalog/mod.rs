@@ -81,6 +81,7 @@ pub struct Catalog {
     relations: Relations,
     unnamed: Unnamed,
     custom: Box<[Box<str>]>,
+    sets_folding: bool,
     /// [`Definitions`] when it was last read, plus one; 0: never.
     all: AtomicU64,
     redefined: AtomicU64,
@@ -106,7 +107,7 @@ impl Catalog {
 
     fn new(generation: u64, functions: Functions, relations: Relations, unnamed: Unnamed) -> Self {
         let (all, redefined) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { generation, functions, relations, unnamed, custom: Box::default(), all, redefined }
+        Self { generation, functions, relations, unnamed, custom: Box::default(), sets_folding: false, all, redefined }
     }
 
     /// From the rows of [`FUNCTIONS_SQL`], [`DEFINITIONS_SQL`] and [`RELATIONS_SQL`], all asked in the same database.
@@ -122,16 +123,28 @@ impl Catalog {
         let mut functions = Functions::from_rows(functions);
         let (relations, unnamed) = closure::close(&mut functions, definitions, relations);
         let mut custom = BTreeSet::new();
+        let mut sets_folding = false;
         for row in definitions.iter().filter(|row| row.kind == 'f') {
             custom::collect(&row.source, &mut custom);
+            sets_folding |= crate::sql::sets_folding(&row.source);
         }
-        Self { custom: custom.into_iter().collect(), ..Self::new(generation, functions, relations, unnamed) }
+        Self {
+            sets_folding,
+            custom: custom.into_iter().collect(),
+            ..Self::new(generation, functions, relations, unnamed)
+        }
     }
 
     /// The custom settings that functions name: what is not known may set them.
     #[must_use]
     pub fn custom_settings(&self) -> &[Box<str>] {
         &self.custom
+    }
+
+    /// Whether any function sets, perhaps for a while only, what plans are made of ([`crate::sql::FOLDING`]).
+    #[must_use]
+    pub fn sets_folding(&self) -> bool {
+        self.sets_folding
     }
 
     /// A server said all of this, asked when `definitions` had been counted.

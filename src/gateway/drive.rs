@@ -528,7 +528,7 @@ impl Conversation {
         {
             return Ok(Some(refused));
         }
-        if self.home.shadows(lent, &self.session)
+        if self.home.wants_no_plans(lent, &self.session)
             && let Some(refused) = home::discard_plans(lent, &self.session.settings).await?
         {
             return Ok(Some(refused));
@@ -541,7 +541,10 @@ impl Conversation {
             if lent.upstream.take_outdated() {
                 self.account.cluster.schema_changed();
             }
-            return Ok(Some(refused));
+            // What stands ahead of it may fail first, or change where its names are found: the server tells in its place.
+            if refused.verbatim.is_none() || !self.session.comes_after_others(&doubtful) {
+                return Ok(Some(refused));
+            }
         }
         if self.ear.is_some()
             && self.concerns_channels()

@@ -27,9 +27,14 @@ impl Conversation {
         }
         let busy = lent.upstream.unready() > 0;
         let channels = self.ear.is_some() && decided.is_ok() && self.concerns_channels();
-        let sequences = lent.upstream.status() != TransactionStatus::Failed
-            && decided.as_ref().is_ok_and(|route| self.home.minds(lent, &self.session, route.writes));
-        let shadows = lent.upstream.status() != TransactionStatus::Failed && self.home.shadows(lent, &self.session);
+        // A question in a transaction takes its snapshot: only what takes one itself can have it ahead.
+        let may = match lent.upstream.status() {
+            TransactionStatus::Idle => true,
+            TransactionStatus::Active => self.session.begins_with_snapshot(),
+            TransactionStatus::Failed => false,
+        };
+        let sequences = may && decided.as_ref().is_ok_and(|route| self.home.minds(lent, &self.session, route.writes));
+        let shadows = may && self.home.wants_no_plans(lent, &self.session);
         let lacks = self.session.lacks();
         // Once the client has the answer, others are to begin with what it set. Nothing runs where a setting is lacking.
         if busy && (channels || sequences || shadows || lacks || self.session.alters_starts) {

@@ -119,15 +119,19 @@ impl Home {
         lent.pool().left_in_vain(cost.into());
     }
 
-    /// Whether plans on a server were made before the session's first temporary object, which is about to be made. Never within a
-    /// group, as below.
+    /// Whether others' plans on a server must be gone before the unit at hand runs. Never within a group, as below.
     #[inline]
-    pub(super) fn shadows(&self, lent: &Lent, session: &Session) -> bool {
+    pub(super) fn wants_no_plans(&self, lent: &Lent, session: &Session) -> bool {
+        let concerned = session.refolds || session.effects().any(Effects::TEMPORARY | Effects::SQL_PREPARE);
+        concerned && session.unit().opens && (self.shadows(lent, session) || meets_plans(lent, session))
+    }
+
+    /// Whether they were made before the session's first temporary object, which is about to be made.
+    fn shadows(&self, lent: &Lent, session: &Session) -> bool {
         lent.upstream.plans.had_temporary
             && session.effects().any(Effects::TEMPORARY)
             && !self.temporary
             && !session.pins.temporary
-            && session.unit().opens
     }
 
     /// What is about to be sent may make a temporary object.
@@ -151,8 +155,16 @@ impl Home {
         // What is not known may ask as well, and so may what follows in the same group.
         let unknown = session.effects().any(Effects::UNKNOWN | Effects::OPAQUE) || !session.unit().closed;
         let kept = || lent.pool().keeps_sequences() || self.may_be_asking(lent, session.advances);
-        session.pins.sequence || unknown || writes && kept()
+        // What begins a transaction may leave no other moment for it.
+        session.pins.sequence || unknown || (writes || session.begins_block()) && kept()
     }
+}
+
+/// Whether a session runs what may meet others' plans after it has set, for this transaction perhaps, what plans are made of; or
+/// prepares what a later `DISCARD PLANS` would make anew under other settings.
+fn meets_plans(lent: &Lent, session: &Session) -> bool {
+    let prepares = session.effects().any(Effects::SQL_PREPARE) && !session.pins.sql_prepare;
+    !lent.upstream.plans.own && (prepares || session.refolds && session.takes_snapshot())
 }
 
 /// Makes a server make all plans anew, under `settings`. `Some`: it refused.

@@ -130,6 +130,7 @@ pub(super) fn decide(
     let mut alters_starts = false;
     let mut vacates: Vec<Box<str>> = Vec::new();
     let mut useless = None;
+    let mut refolds = session.unit().opaque();
     let mut noted: SmallVec<[(Effects, Arc<crate::sql::Shape>); 2]> = SmallVec::new();
     {
         let attributes = SessionAttributes(&session.settings);
@@ -179,10 +180,10 @@ pub(super) fn decide(
                 }
             }
             if verdict.effects.any(Effects::UNKNOWN | Effects::OPAQUE) {
+                refolds |= asker.catalog.sets_folding() || does(&part.analysis.shape) && sets_folding(part.text);
                 custom.extend(dotted_names(part.text));
                 custom.extend(asker.catalog.custom_settings().iter().cloned());
-                computed |=
-                    part.analysis.shape.statements.iter().any(|s| s.kind == Kind::Do) && computes_name(part.text);
+                computed |= does(&part.analysis.shape) && computes_name(part.text);
             }
             let query = Query {
                 text: part.text,
@@ -213,6 +214,7 @@ pub(super) fn decide(
     session.redefines |= redefines;
     session.publishes |= publishes;
     session.alters_starts |= alters_starts;
+    session.refolds |= refolds;
     if session.redefines {
         asker.cluster.redefined();
     }
@@ -281,6 +283,16 @@ fn useless_on_standby(part: &Part<'_>, effects: Effects) -> Option<&'static str>
     }
     let mut called = part.analysis.shape.statements.iter().flat_map(|statement| &statement.functions);
     called.any(|function| *function.name == *"pg_export_snapshot").then_some("an exported snapshot")
+}
+
+/// Whether there is a DO in it.
+fn does(shape: &crate::sql::Shape) -> bool {
+    shape.statements.iter().any(|statement| statement.kind == Kind::Do)
+}
+
+/// Whether the body of a DO sets what plans are made of.
+fn sets_folding(text: &[u8]) -> bool {
+    crate::sql::sets_folding(&String::from_utf8_lossy(text))
 }
 
 /// Whether all the DDL that a text shows concerns what only its session sees.

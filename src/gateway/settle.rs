@@ -87,10 +87,14 @@ impl Conversation {
                 Err(error) => return Err(self.cannot_audit(&error.to_string())),
             }
         }
-        lent.upstream.spoiled |= self.session.pins.sources | std::mem::take(&mut self.session.leaves_name);
+        lent.upstream.spoiled |= self.session.pins.sources | std::mem::take(&mut self.session.leaves_traces);
         let alone = self.account.mode == PoolMode::Session;
         let refolds = std::mem::take(&mut self.session.refolds);
-        if !alone && (refolds || !lent.upstream.plans.suit(&self.session.settings)) {
+        if alone || !refolds && lent.upstream.plans.suit(&self.session.settings) {
+        } else if self.session.pins.any() && lent.upstream.plans.own {
+            // As with a server of its own: what it has prepared keeps its constants. Who comes next discards them.
+            lent.upstream.plans.mix();
+        } else {
             // What it made of constants is not what others would.
             match home::discard_plans(lent, &self.session.settings).await {
                 Ok(None) => {}
@@ -304,7 +308,7 @@ async fn clean(lent: &mut Lent, session: &mut Session, may_write: bool, patience
             net::timeout(FINISH, hear_out(lent, session)).await.ok()??;
         }
     }
-    if session.pins.taints() || session.leaves_name || lent.upstream.spoiled {
+    if session.pins.taints() || session.leaves_traces || lent.upstream.spoiled {
         return None;
     }
     net::timeout(FINISH, reset(lent)).await.ok()?

@@ -38,6 +38,7 @@ impl Lent {
             // The next holder's they are not.
             server.upstream.overheard = BytesMut::new();
         }
+        server.upstream.plans.own = false;
         let pool = Arc::clone(&self.pool);
         pool.node.lent(-1);
         drop(self);

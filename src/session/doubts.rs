@@ -11,6 +11,18 @@ use crate::upstream::{Prepared, Upstream};
 use crate::wire::TransactionStatus;
 
 impl Session {
+    /// Whether the unit does something before it uses the first of some statements.
+    #[must_use]
+    pub fn comes_after_others(&self, statements: &[Arc<Prepared>]) -> bool {
+        let uses = |what: &What| match what {
+            What::Bind { statement: Some(one), .. } | What::DescribeStatement { statement: Some(one) } => {
+                statements.iter().any(|statement| statement.id == one.id)
+            }
+            _ => false,
+        };
+        !self.unit.ops.first().is_some_and(|op| uses(&op.what))
+    }
+
     /// The named statements that the unit is about to use and that `up` may see otherwise than clients know them: they must be
     /// asked for first. Not those that the client itself parses or is told of anew, and none within a group, which a
     /// question would end.

@@ -98,10 +98,11 @@ pub struct Session {
     pub transactions: u32,
     /// What was sent since the last settlement advances a sequence, as far as is known: its session may ask for the value next.
     pub advances: bool,
-    /// And it may have changed, if only for a while, what plans are made of ([`folds_constants`](crate::upstream::folds_constants)).
+    /// And it may have changed, if only for a while, what plans are made of ([`folds_constants`](crate::sql::folds_constants)).
     pub refolds: bool,
-    /// And it may have left the name of a setting in the server's process ([`leaves_name`](crate::upstream::leaves_name)).
-    pub leaves_name: bool,
+    /// And it may have left in the server's process what others would meet: the name of a setting
+    /// ([`leaves_name`](crate::upstream::leaves_name)), functions read otherwise.
+    pub leaves_traces: bool,
     /// What the client wants set, on any server.
     pub settings: Arc<Settings>,
     /// What the start-up message set; RESET returns to it.
@@ -261,7 +262,7 @@ impl Session {
             transactions: 0,
             advances: false,
             refolds: false,
-            leaves_name: false,
+            leaves_traces: false,
             settings: Arc::clone(&baseline),
             pins: Pins { sources: state::reads_sources_otherwise(&baseline), ..Pins::default() },
             baseline,

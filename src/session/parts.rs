@@ -55,6 +55,25 @@ impl Session {
         })
     }
 
+    /// Whether the unit at hand takes a snapshot before it does anything else, as a DISCARD ahead of it would.
+    #[must_use]
+    pub fn begins_with_snapshot(&self) -> bool {
+        let first = self.shapes().next().and_then(|shape| shape.statements.first());
+        first.is_some_and(|statement| statement.kind.takes_snapshot())
+    }
+
+    /// Whether anything in it is known to.
+    #[must_use]
+    pub fn takes_snapshot(&self) -> bool {
+        self.shapes().flat_map(|shape| &shape.statements).any(|statement| statement.kind.takes_snapshot())
+    }
+
+    /// Whether it is the first of a transaction block.
+    #[must_use]
+    pub fn begins_block(&self) -> bool {
+        self.deferred.active() || self.shapes().flat_map(|shape| &shape.statements).any(|s| s.kind == Kind::Begin)
+    }
+
     /// Whether the unit at hand gives a setting a value, by whatever statement.
     #[must_use]
     pub fn gives(&self, setting: &str) -> bool {

@@ -288,7 +288,7 @@ impl Session {
         }
         let mut scope = self.scope;
         let constants = has_constants(parse.text);
-        let unsettled = self.may_have_set(|name| finds_names(name) || constants && makes_constants(name));
+        let unsettled = self.may_have_set(|name| finds_names(name) || makes_constants(name, constants));
         if unsettled {
             // What it is read under is not known: it is nobody else's, and nobody else's is taken for it.
             scope.own = shared.registry.unique();

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use super::Session;
 use super::starts::STARTS_SQL;
-use crate::sql::{Effects, Kind, Shape, Statement};
-use crate::upstream::{Answer, ErrorReply, Interner, Parameters, Settings, folds_constants, leaves_name};
+use crate::sql::{Effects, Kind, Shape, Statement, folds_constants};
+use crate::upstream::{Answer, ErrorReply, Interner, Parameters, Settings, leaves_name};
+use crate::wire::TransactionStatus;
 use crate::wire::backend::write_error;
 
 /// Effects after which the server is asked.
@@ -71,8 +72,18 @@ pub struct Pins {
     pub seed: bool,
 }
 
-/// The setting by which sources of functions are read.
-const SOURCES: &str = "standard_conforming_strings";
+/// Settings by which functions are read when a process meets them first, and stay so (`do_compile` in `pl_comp.c`), with the value
+/// that almost everybody has.
+const SOURCES: [(&str, &str); 3] = [
+    ("standard_conforming_strings", "on"),
+    ("plpgsql.print_strict_params", "off"),
+    ("plpgsql.variable_conflict", "error"),
+];
+
+/// Whether a setting is one of those.
+fn reads_sources(setting: &str) -> bool {
+    SOURCES.iter().any(|(name, _)| setting.eq_ignore_ascii_case(name))
+}
 
 /// Bytes of settings that follow a session from server to server.
 pub const SETTINGS_LIMIT: usize = 1 << 20;
@@ -166,13 +177,23 @@ impl Session {
         if effects == Effects::NONE {
             return;
         }
+        // What is set by itself, outside a transaction, is seen afterwards.
+        let alone = shape.statements.len() == 1
+            && self.status() == TransactionStatus::Idle
+            && !self.deferred.active()
+            && self.shapes().count() <= 2;
         for statement in &shape.statements {
             if matches!(statement.kind, Kind::Reset | Kind::Discard) && !self.baseline.is_empty() {
                 self.resets |= statement.effects.any(Effects::ALL_SETTINGS)
                     || statement.settings.iter().any(|name| self.baseline.value(name).is_some());
             }
+            // All of them, one by one, in `pg_settings`; what RESET leaves is seen afterwards.
+            self.refolds |= statement.kind != Kind::Reset
+                && statement.kind != Kind::Discard
+                && statement.effects.any(Effects::ALL_SETTINGS);
             for name in &statement.settings {
                 self.touch(name);
+                self.leaves_traces |= !alone && reads_sources(name);
             }
         }
         self.pins.load |= effects.any(Effects::LOAD);
@@ -187,7 +208,7 @@ impl Session {
     /// Notes a setting that a statement may change, if only until its transaction ends.
     pub fn touch(&mut self, name: &str) {
         self.refolds |= folds_constants(name);
-        self.leaves_name |= leaves_name(name);
+        self.leaves_traces |= leaves_name(name);
         self.ask_for(name);
     }
 
@@ -229,7 +250,9 @@ impl Session {
     /// Whether the session must keep the server that the unit at hand runs on.
     #[must_use]
     pub fn will_pin(&self) -> bool {
-        self.pins.any() || self.effects.any(Effects::COMPUTED_SETTING) || self.may_set(SOURCES)
+        self.pins.any()
+            || self.effects.any(Effects::COMPUTED_SETTING)
+            || SOURCES.iter().any(|(name, _)| self.may_set(name))
     }
 
     /// Whether what was noted since the last audit may change `setting`.
@@ -416,7 +439,7 @@ impl Session {
 
 /// Whether sources of functions are read under these settings as nobody else's are, once for all that the server's process lives.
 pub(super) fn reads_sources_otherwise(settings: &Settings) -> bool {
-    settings.value(SOURCES) == Some("off")
+    SOURCES.iter().any(|(name, usual)| settings.value(name).is_some_and(|value| value != *usual))
 }
 
 /// Whether a row of the audit says that the session set something.

@@ -203,6 +203,32 @@ pub enum Kind {
     Ddl = 38,
 }
 
+impl Kind {
+    /// Whether PostgreSQL takes a snapshot before it runs such a statement, in every case (`PlannedStmtRequiresSnapshot` in
+    /// `pquery.c`).
+    #[must_use]
+    pub const fn takes_snapshot(self) -> bool {
+        matches!(
+            self,
+            Self::Select
+                | Self::Insert
+                | Self::Update
+                | Self::Delete
+                | Self::Merge
+                | Self::Values
+                | Self::CopyIn
+                | Self::CopyOut
+                | Self::Call
+                | Self::Do
+                | Self::Explain
+                | Self::Prepare
+                | Self::Execute
+                | Self::Declare
+                | Self::Ddl
+        )
+    }
+}
+
 /// Whether a statement may change data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]

@@ -8,6 +8,7 @@ mod cache;
 mod classes;
 mod command;
 mod equality;
+mod folding;
 mod hints;
 mod lexer;
 mod literal;
@@ -26,6 +27,7 @@ pub use analysis::{
     Understood,
 };
 pub use cache::{Analyzer, CacheStats, TextContext};
+pub use folding::{FOLDING, OUTPUT, folds_constants, sets_folding};
 pub use lexer::{Lexer, Token, TokenKind};
 pub use moment::names_moment;
 pub use read::statement_spans;

@@ -35,7 +35,7 @@ pub use deliver::Receiver;
 pub use login::{Login, LoginError, LoginStep};
 pub use notifiers::Notifiers;
 pub use placeholders::leaves_name;
-pub use plans::{Plans, folds_constants};
+pub use plans::Plans;
 use prepared::DOUBTED;
 pub use prepared::{
     Prepared, PreparedSet, Reading, Registry, Scope, StatementId, finds_names, has_constants, makes_constants,
@@ -335,7 +335,7 @@ impl Upstream {
 
     /// The plans in the process were discarded: those to come are made under `settings`.
     pub fn plans_discarded(&mut self, settings: &Arc<Settings>) {
-        self.plans.made_under(settings);
+        self.plans.discarded(settings);
         self.prepared.plans_discarded();
     }
 

@@ -11,30 +11,15 @@
 use std::sync::Arc;
 
 use super::Settings;
-
-/// Settings that decide what a constant is that is written as text, or what a comparison with NULL means.
-const FOLDING: [&str; 8] = [
-    "array_nulls",
-    "datestyle",
-    "intervalstyle",
-    "lc_monetary",
-    "timezone",
-    "timezone_abbreviations",
-    "transform_null_equals",
-    "xmloption",
-];
-
-/// Whether plans made under another value of `setting` may have other constants.
-#[must_use]
-pub fn folds_constants(setting: &str) -> bool {
-    FOLDING.iter().any(|name| setting.eq_ignore_ascii_case(name))
-}
+use crate::sql::FOLDING;
 
 /// What a server process keeps.
 #[derive(Debug)]
 pub struct Plans {
-    /// Under what they were made.
-    under: Arc<Settings>,
+    /// Under what they were made; `None`: under several.
+    under: Option<Arc<Settings>>,
+    /// All of them were made for the session that has the server, since it has it.
+    pub own: bool,
     /// The process has had temporary objects: the first of a session changes no search path there, so that PostgreSQL makes no plan
     /// anew (`InitTempTableNamespace` in `namespace.c`).
     pub had_temporary: bool,
@@ -44,28 +29,35 @@ impl Plans {
     /// Of a process that has made none.
     #[must_use]
     pub fn none(settings: Arc<Settings>) -> Self {
-        Self { under: settings, had_temporary: false }
+        Self { under: Some(settings), own: true, had_temporary: false }
     }
 
     /// Whether they are good for a session with these settings, which are then those that the next one is compared with: the same,
     /// mostly.
     #[inline]
     pub fn suit(&mut self, settings: &Arc<Settings>) -> bool {
-        Arc::ptr_eq(&self.under, settings) || self.suit_as_well(settings)
+        self.under.as_ref().is_some_and(|under| Arc::ptr_eq(under, settings)) || self.suit_as_well(settings)
     }
 
     #[cold]
     fn suit_as_well(&mut self, settings: &Arc<Settings>) -> bool {
-        let suit = FOLDING.iter().all(|name| self.under.bytes(name) == settings.bytes(name));
+        let Some(under) = &self.under else { return false };
+        let suit = FOLDING.iter().all(|name| under.bytes(name) == settings.bytes(name));
         if suit {
-            self.made_under(settings);
+            self.under = Some(Arc::clone(settings));
         }
         suit
     }
 
-    /// From now on plans are made under `settings`; those before were discarded, or suit.
-    pub(super) fn made_under(&mut self, settings: &Arc<Settings>) {
-        self.under = Arc::clone(settings);
+    /// They were discarded: from now on they are made under `settings`, for the session that has the server.
+    pub(super) fn discarded(&mut self, settings: &Arc<Settings>) {
+        self.under = Some(Arc::clone(settings));
+        self.own = true;
+    }
+
+    /// The session that has the server, and keeps it, has changed what they are made under: nobody else can use them.
+    pub fn mix(&mut self) {
+        self.under = None;
     }
 }
 
@@ -82,9 +74,8 @@ mod tests {
         assert!(plans.suit(&settings(&[("work_mem", "1MB")])));
         let other = settings(&[("timezone", "Asia/Tokyo")]);
         assert!(!plans.suit(&other));
-        plans.made_under(&other);
+        plans.discarded(&other);
         assert!(!plans.suit(&plain));
         assert!(plans.suit(&settings(&[("TimeZone", "Asia/Tokyo"), ("work_mem", "1MB")])));
-        assert!(folds_constants("TimeZone") && !folds_constants("client_encoding"));
     }
 }

@@ -26,7 +26,7 @@ pub(super) use set::DOUBTED;
 pub use set::PreparedSet;
 
 use super::Settings;
-use crate::sql::{Analysis, Kind, names_moment};
+use crate::sql::{Analysis, Kind, OUTPUT, names_moment};
 use crate::wire::frame::HEADER_LEN;
 
 /// Names a prepared statement within the process.
@@ -67,7 +67,7 @@ pub struct Prepared {
     reading: (Schema, Names),
     /// Where its names were looked up is not known.
     unsettled: bool,
-    /// Values of [`CONSTANTS`] under which it was read first; nothing for a text to which they do not matter.
+    /// Values of [`CONSTANTS`] under which it was read first, so far as they matter to it.
     constants: Settings,
     /// Whether they matter.
     constant: bool,
@@ -116,13 +116,16 @@ const CHARACTERS: [&str; 3] = ["backslash_quote", "client_encoding", "standard_c
 
 /// Settings that say what a text's constants are, those of [`CHARACTERS`] included: values are made of them when a text is
 /// prepared.
-const CONSTANTS: [&str; 11] = [
+const CONSTANTS: [&str; 14] = [
     "array_nulls",
     "backslash_quote",
+    "bytea_output",
     "client_encoding",
     "datestyle",
+    "extra_float_digits",
     "intervalstyle",
     "lc_monetary",
+    "quote_all_identifiers",
     "standard_conforming_strings",
     "timezone",
     "timezone_abbreviations",
@@ -130,10 +133,11 @@ const CONSTANTS: [&str; 11] = [
     "xmloption",
 ];
 
-/// Whether a setting may change what a prepared text's constants mean.
+/// Whether a setting may change what a prepared text's constants mean, or what is worked out of a text without any.
 #[must_use]
-pub fn makes_constants(setting: &str) -> bool {
-    CONSTANTS.iter().any(|name| setting.eq_ignore_ascii_case(name))
+pub fn makes_constants(setting: &str, constant: bool) -> bool {
+    let matters = if constant { &CONSTANTS[..] } else { &OUTPUT[..] };
+    matters.iter().any(|name| setting.eq_ignore_ascii_case(name))
 }
 
 /// Whether a setting may change what a text's names mean.
@@ -152,8 +156,10 @@ pub fn has_constants(text: &[u8]) -> bool {
         || text.windows(4).any(null)
 }
 
-fn constants(settings: Option<&Settings>) -> impl Iterator<Item = (&str, &[u8])> {
-    settings.into_iter().flat_map(Settings::iter).filter(|(name, _)| CONSTANTS.contains(name))
+/// Those that matter to a text: [`OUTPUT`] for one without constants.
+fn constants(settings: Option<&Settings>, constant: bool) -> impl Iterator<Item = (&str, &[u8])> {
+    let matters = if constant { &CONSTANTS[..] } else { &OUTPUT[..] };
+    settings.into_iter().flat_map(Settings::iter).filter(|(name, _)| matters.contains(name))
 }
 
 impl Reading<'_> {
@@ -239,7 +245,7 @@ impl Prepared {
     /// Whether a Parse under `settings` would give its constants another meaning.
     #[must_use]
     pub fn is_misread(&self, settings: &Settings) -> bool {
-        self.constant && self.is_shared() && !self.constants.iter().eq(constants(Some(settings)))
+        self.constant && self.is_shared() && !self.constants.iter().eq(constants(Some(settings), true))
     }
 
     /// The same where `for_now` other settings may hold that are not known.
@@ -350,7 +356,7 @@ impl Registry {
     ) -> Prepared {
         let id = StatementId(self.next.fetch_add(1, Ordering::Relaxed));
         let mut held = Settings::default();
-        constants(reading.settings.filter(|_| constant)).for_each(|(name, value)| held.set(name, value));
+        constants(reading.settings, constant).for_each(|(name, value)| held.set(name, value));
         let unsettled = reading.unsettled;
         let reading = (reading.schema(), reading.names().map(|value| value.map(Box::from)));
         let (described, proven) = (Described::default(), Mutex::default());
@@ -384,17 +390,16 @@ impl Registry {
         let mut list = self.list.lock();
         let names = reading.names();
         let constant = has_constants(text);
-        let settings = reading.settings.filter(|_| constant);
         let hash = {
             let mut hasher = list.hasher.build_hasher();
             (types, text, reading.schema(), names).hash(&mut hasher);
-            constants(settings).for_each(|pair| pair.hash(&mut hasher));
+            constants(reading.settings, constant).for_each(|pair| pair.hash(&mut hasher));
             hasher.finish()
         };
         for held in list.by_hash.get(&hash).into_iter().flatten().filter_map(Weak::upgrade) {
             let (schema, held_names) = &held.reading;
             let alike = *schema == reading.schema() && held_names.each_ref().map(Option::as_deref) == names;
-            let alike = alike && held.constants.iter().eq(constants(settings));
+            let alike = alike && held.constants.iter().eq(constants(reading.settings, constant));
             if alike && *held.text == *text && *held.types == *types {
                 return held;
             }

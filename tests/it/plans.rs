@@ -1,10 +1,10 @@
 //! Plans stay in a server's process from session to session, those of PL/pgSQL's functions among them: none is used that was made
 //! under another session's settings, or before a session's first temporary table.
 
-use crate::support::{Gateway, Raw, database, message};
+use crate::support::{Gateway, Raw, database, eventually, message, query, sync};
 
 /// Setting, two of its values, the body of a function, and what it returns under each of them.
-const CASES: [(&str, [&str; 2], &str, [&str; 2]); 4] = [
+const CASES: [(&str, [&str; 2], &str, [&str; 2]); 7] = [
     (
         "TimeZone",
         ["UTC", "Asia/Tokyo"],
@@ -13,6 +13,9 @@ const CASES: [(&str, [&str; 2], &str, [&str; 2]); 4] = [
     ),
     ("DateStyle", ["ISO, MDY", "ISO, DMY"], "to_char('03/04/2020'::date, 'DD.MM.')", ["04.03.", "03.04."]),
     ("transform_null_equals", ["off", "on"], "coalesce((1 = NULL)::text, 'null')", ["null", "false"]),
+    ("bytea_output", ["hex", "escape"], "'\\x41'::bytea::text", ["\\x41", "A"]),
+    ("extra_float_digits", ["1", "0"], "(0.1::float8 + 0.2::float8)::text", ["0.30000000000000004", "0.3"]),
+    ("quote_all_identifiers", ["off", "on"], "quote_ident('abc')", ["abc", "\"abc\""]),
     ("standard_conforming_strings", ["on", "off"], "length('\\x41')::text", ["4", "1"]),
 ];
 
@@ -117,4 +120,233 @@ fn a_temporary_table_takes_the_name_of_another() {
         assert_eq!(client.ask("COMMIT"), "");
         assert_eq!(client.ask("SELECT b FROM t"), "kept", "{round}: the other table was written");
     }
+}
+
+/// Bind and Execute of a named statement, and a Sync.
+fn run(name: &str) -> Vec<u8> {
+    let bind = message(b'B', &[b"\0", name.as_bytes(), b"\0\0\0\0\0\0\0"].concat());
+    [bind, message(b'E', &[0; 5]), sync()].concat()
+}
+
+/// Parse under a name, and a Sync.
+fn parse(name: &str, text: &str) -> Vec<u8> {
+    [message(b'P', &[name.as_bytes(), b"\0", text.as_bytes(), b"\0\0\0"].concat()), sync()].concat()
+}
+
+/// What a session sets for a transaction, in whatever way: it meets no plan that others have made, and others meet none of its.
+#[test]
+fn what_is_set_for_a_transaction_makes_constants_there_alone() {
+    let database = database("plans_within");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").weights(0, 0).start();
+    let log_in = || Raw::log_in(gateway.port, "demo", &database);
+    let (mut one, mut other) = (log_in(), log_in());
+    let constant = "('2024-01-01 00:00'::timestamptz AT TIME ZONE 'UTC')::text";
+    let set = "PERFORM set_config('TimeZone', 'Asia/Tokyo', true);";
+    for step in [
+        &format!("CREATE FUNCTION tz() RETURNS text LANGUAGE plpgsql AS $f$ BEGIN RETURN {constant}; END $f$"),
+        &format!("CREATE FUNCTION settz() RETURNS text LANGUAGE plpgsql AS $f$ BEGIN {set} RETURN 'set'; END $f$"),
+    ] {
+        assert_eq!(one.ask(step), "");
+    }
+    // Until the gateway has read what they do.
+    let (here, there) = ("2024-01-01 00:00:00", "2023-12-31 15:00:00");
+    eventually("the functions are known", || {
+        one.ask("BEGIN; SELECT settz(); SELECT tz(); COMMIT");
+        one.ask("SELECT tz()") == here
+    });
+    one.send(&parse("s", &format!("SELECT {constant}")));
+    assert_eq!(one.first(), "");
+    let local = "SET LOCAL TimeZone = 'Asia/Tokyo'";
+    let within = "DO $$ BEGIN SET LOCAL TimeZone = 'Asia/Tokyo'; PERFORM tz(); END $$";
+    let view = "UPDATE pg_settings SET setting = 'Asia/Tokyo' WHERE name = 'TimeZone'";
+    for (steps, expected) in [
+        (&["BEGIN", local, "SELECT tz()", "COMMIT"][..], &["", "", there, ""][..]),
+        (&["BEGIN", "SELECT 1", "SET TimeZone = 'Asia/Tokyo'", "SELECT tz()", "ROLLBACK"], &["", "1", "", there, ""]),
+        (&["BEGIN", "SELECT settz()", "SELECT tz()", "COMMIT"], &["", "set", there, ""]),
+        (&["BEGIN; SELECT settz()", "SELECT tz()", "COMMIT"], &["set", there, ""]),
+        (&["BEGIN", within, "SELECT tz()", "COMMIT"], &["", "", there, ""]),
+        (&[within], &[""]),
+        (&["BEGIN", view, "SELECT tz()", "ROLLBACK"], &["", "Asia/Tokyo", there, ""]),
+        (&["SET TimeZone = 'Asia/Tokyo'; SELECT tz()", "RESET TimeZone"], &[there, ""]),
+    ] {
+        assert_eq!(other.ask("SELECT tz()"), here, "{steps:?}");
+        for (step, expected) in steps.iter().zip(expected.iter().copied()) {
+            assert_eq!(one.ask(step), expected, "{steps:?}: {step}");
+        }
+        assert_eq!(other.ask("SELECT tz()"), here, "{steps:?}");
+        // Nor does a statement that clients share become another's.
+        one.send(&run("s"));
+        assert_eq!(one.first(), here, "{steps:?}");
+        let mut third = log_in();
+        third.send(&[parse("t", &format!("SELECT {constant}")), run("t")].concat());
+        assert_eq!((third.first(), third.first()), (String::new(), here.to_owned()), "{steps:?}");
+    }
+    // With its plan discarded, it is read as at first although the transaction has set something else.
+    for step in ["SET TimeZone = 'America/New_York'", "SELECT 1"] {
+        other.ask(step);
+    }
+    for step in ["SELECT 1", "BEGIN", "SELECT settz()"] {
+        one.ask(step);
+    }
+    one.send(&run("s"));
+    assert_eq!(one.first(), here);
+    assert_eq!(one.ask("ROLLBACK"), "");
+    one.send(&run("s"));
+    assert_eq!(one.first(), here);
+}
+
+/// A session with a server of its own keeps what it has prepared there, whatever it sets afterwards.
+#[test]
+fn sql_prepare_keeps_its_constants() {
+    let database = database("plans_sql");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").weights(0, 0).start();
+    let constant = "('2024-01-01 00:00'::timestamptz AT TIME ZONE 'UTC')::text";
+    let mut before = Raw::log_in(gateway.port, "demo", &database);
+    let function =
+        format!("CREATE FUNCTION tz() RETURNS text LANGUAGE plpgsql AS $f$ BEGIN RETURN {constant}; END $f$");
+    assert_eq!(before.ask(&function), "");
+    assert_eq!(before.ask("SELECT tz()"), "2024-01-01 00:00:00");
+    let mut client = Raw::log_in(gateway.port, "demo", &database);
+    for (step, expected) in [
+        (&*format!("PREPARE q AS SELECT {constant}"), ""),
+        ("EXECUTE q", "2024-01-01 00:00:00"),
+        ("SET TimeZone = 'Asia/Tokyo'", ""),
+        ("EXECUTE q", "2024-01-01 00:00:00"),
+        ("SELECT tz()", "2023-12-31 15:00:00"),
+        ("BEGIN", ""),
+        ("SET LOCAL TimeZone = 'UTC'", ""),
+        ("SELECT 1", "1"),
+        ("COMMIT", ""),
+        ("EXECUTE q", "2024-01-01 00:00:00"),
+        ("DEALLOCATE q", ""),
+    ] {
+        assert_eq!(client.ask(step), expected, "{step}");
+    }
+    assert_eq!(before.ask("SELECT tz()"), "2024-01-01 00:00:00");
+    assert_eq!(client.ask("SELECT tz()"), "2023-12-31 15:00:00");
+}
+
+/// Functions are read once for all: a process that has read one otherwise, if only in a transaction, is nobody else's.
+#[test]
+fn nobody_meets_a_function_that_was_read_otherwise() {
+    let database = database("plans_sources");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").weights(0, 0).start();
+    let log_in = || Raw::log_in(gateway.port, "demo", &database);
+    let mut owner = log_in();
+    for step in [
+        "CREATE FUNCTION backslash() RETURNS text LANGUAGE plpgsql AS $f$ BEGIN RETURN length('a\\\\b'); END $f$",
+        "CREATE TABLE t (w int)",
+        "CREATE FUNCTION strict(w int) RETURNS int LANGUAGE plpgsql AS
+         $f$ DECLARE x int; BEGIN SELECT t.w INTO STRICT x FROM t WHERE t.w = strict.w; RETURN x; END $f$",
+    ] {
+        assert_eq!(owner.ask(step), "");
+    }
+    drop(owner);
+    let off = "SET LOCAL standard_conforming_strings = off";
+    for steps in [
+        &["BEGIN", off, "SELECT backslash()", "COMMIT"][..],
+        &["BEGIN", "SET standard_conforming_strings = off", "SELECT backslash()", "ROLLBACK"],
+        &["SET standard_conforming_strings = off; SELECT backslash(); SET standard_conforming_strings = on"],
+        &["SET plpgsql.print_strict_params = on", "SELECT strict(77)", "RESET plpgsql.print_strict_params"],
+        &["BEGIN; SET LOCAL plpgsql.print_strict_params = on", "SELECT strict(77)", "ROLLBACK"],
+    ] {
+        let mut client = log_in();
+        steps.iter().for_each(|step| drop(client.ask(step)));
+        let mut other = log_in();
+        assert_eq!(other.ask("SELECT backslash()"), "4", "{steps:?}");
+        other.send(&query("SELECT strict(77)"));
+        let answer = other.until(b'Z');
+        let error = &answer.iter().find(|(tag, _)| *tag == b'E').expect("no row").1;
+        assert!(!String::from_utf8_lossy(error).contains("parameters:"), "{steps:?}: {answer:?}");
+        drop(client);
+    }
+}
+
+/// What the gateway must ask in a transaction takes a snapshot: never ahead of what takes none, which waits for a lock or sets the
+/// isolation level.
+#[test]
+fn no_snapshot_is_taken_ahead_of_a_lock() {
+    let database = database("plans_snapshot");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").weights(0, 0).start();
+    let log_in = || Raw::log_in(gateway.port, "demo", &database);
+    let (mut client, mut other) = (log_in(), log_in());
+    let mut direct = Raw::log_in(gateway.cluster.primary().port(), "demo", &database);
+    for step in [
+        "CREATE TABLE tt (n int)",
+        "CREATE SEQUENCE q",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'",
+    ] {
+        assert_eq!(direct.ask(step), "");
+    }
+    let locked = |direct: &mut Raw| {
+        let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'tt'::regclass AND NOT granted";
+        direct.ask(waits) == "1"
+    };
+    for round in 0..3 {
+        for step in [
+            "SELECT nextval('q')",
+            "SELECT lastval()",
+            "CREATE TEMP TABLE mine ()",
+            "DISCARD ALL",
+            "SELECT nextval('q')",
+        ] {
+            other.ask(step);
+        }
+        assert_eq!(client.ask("BEGIN ISOLATION LEVEL REPEATABLE READ"), "");
+        assert_eq!(client.ask("SET LOCAL TimeZone = 'Asia/Tokyo'"), "");
+        for step in ["BEGIN", "LOCK TABLE tt", "INSERT INTO tt VALUES (7)"] {
+            assert_eq!(direct.ask(step), "");
+        }
+        client.send(&query("LOCK TABLE tt"));
+        let mut watch = Raw::log_in(gateway.cluster.primary().port(), "demo", &database);
+        eventually("it waits", || locked(&mut watch));
+        assert_eq!(direct.ask("COMMIT"), "");
+        assert_eq!(client.first(), "");
+        assert_eq!(client.ask("SELECT count(*) FROM tt"), (round + 1).to_string());
+        assert_eq!(client.ask("COMMIT"), "");
+    }
+    for text in [
+        "INSERT INTO tt VALUES (1)",
+        "UPDATE tt SET n = n",
+        "DO 'BEGIN END'",
+        "SELECT f()",
+        "CREATE TEMP TABLE mine ()",
+    ] {
+        for step in ["SELECT nextval('q')", "CREATE TEMP TABLE mine ()", "DISCARD ALL", "SELECT nextval('q')"] {
+            other.ask(step);
+        }
+        for step in ["BEGIN", "SET LOCAL TimeZone = 'Asia/Tokyo'"] {
+            assert_eq!(client.ask(step), "");
+        }
+        let told = client.ask(&format!("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; {text}"));
+        assert!(told.is_empty() || told == "1", "{text}: {told}");
+        assert_eq!(client.ask("ROLLBACK"), "");
+    }
+}
+
+/// A statement that cannot be prepared where a group begins fails in its place, or does not: what stands ahead of it comes first.
+#[test]
+fn a_group_comes_to_the_error_that_comes_first() {
+    let database = database("plans_order");
+    let gateway = Gateway::setup().pool("size = 1").weights(0, 0).start();
+    let mut direct = Raw::log_in(gateway.cluster.primary().port(), "demo", &database);
+    assert_eq!(direct.ask("CREATE TABLE t AS SELECT 1 AS n"), "");
+    let execute = |portal: &str| message(b'E', &[portal.as_bytes(), b"\0\0\0\0\0"].concat());
+    let reset = [message(b'P', b"\0RESET search_path\0\0\0"), message(b'B', &[0; 8]), message(b'E', &[0; 5])];
+    let mut client = Raw::log_in(gateway.port, "demo", &database);
+    let mut told = Vec::new();
+    for side in [&mut direct, &mut client] {
+        side.send(&[parse("n2", "TABLE t"), query("SET search_path = ''")].concat());
+        assert_eq!((side.first(), side.first()), (String::new(), String::new()));
+        let mut answers = Vec::new();
+        for group in [[execute("p1"), run("n2")].concat(), [reset.concat(), run("n2")].concat(), run("n2")] {
+            side.send(&group);
+            let answer = side.until(b'Z');
+            let error = answer.iter().find(|(tag, _)| *tag == b'E').map(|(_, body)| crate::support::sqlstate(body));
+            answers.push((answer.iter().map(|(tag, _)| char::from(*tag)).collect::<String>(), error));
+        }
+        told.push(answers);
+    }
+    assert_eq!(told[0], told[1]);
+    assert_eq!(told[0][0].1.as_deref(), Some("34000"));
 }

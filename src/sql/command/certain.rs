@@ -10,6 +10,7 @@
 //! `guc_funcs.c`; `generic_set` and `ColId` in `gram.y`.
 
 use super::HeadToken;
+use crate::sql::folding::folds_constants;
 use crate::sql::lexer::TokenKind;
 
 /// Longest name that is not cut with a NOTICE, in bytes.
@@ -57,6 +58,10 @@ enum Takes {
 /// Whether `SET LOCAL name = values` cannot fail. `name` is the lower-case name of the tokens `named`.
 pub(super) fn cannot_fail(name: &str, named: &[HeadToken], values: &[HeadToken]) -> bool {
     if !named.iter().all(is_column_name) {
+        return false;
+    }
+    if folds_constants(name) {
+        // The plans that the server has may have to go first.
         return false;
     }
     let Some(takes) = takes(name) else { return false };
