@@ -1,7 +1,7 @@
 //! What the plans that a server process keeps were made of: those of functions and triggers in PL/pgSQL stay there from call to
 //! call, whoever calls, with constants made of text under the settings of whoever called first.
 //!
-//! Invariant: a session meets no plan that was made under other settings of [`FOLDING`] than its own, nor one that was made
+//! Invariant: a session meets no plan that another made under other settings of [`FOLDING`] than its own, nor one that was made
 //! before its first temporary object, which PostgreSQL would have made anew then: `DISCARD PLANS` comes in between.
 //!
 //! Sources are read once for all, by `standard_conforming_strings`: where a session had that off nobody else comes.
