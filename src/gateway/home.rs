@@ -161,13 +161,20 @@ pub(super) async fn discard_plans(
     settings: &Arc<Settings>,
 ) -> Result<Option<ErrorReply>, private::PrivateError> {
     let answer = private::run(lent, &["DISCARD PLANS"]).await?;
-    lent.upstream.plans_discarded(settings);
-    Ok(private::error_of(&answer))
+    let refused = private::error_of(&answer);
+    match refused {
+        None => lent.upstream.plans_discarded(settings),
+        Some(_) => lent.upstream.plans_may_be_gone(),
+    }
+    Ok(refused)
 }
 
 /// Makes a server forget all sequence values. `Some`: it refused.
 pub(super) async fn forget_sequences(lent: &mut Lent) -> Result<Option<ErrorReply>, private::PrivateError> {
     let answer = private::run(lent, &["DISCARD SEQUENCES"]).await?;
-    lent.upstream.sequences = Sequences::NONE;
-    Ok(private::error_of(&answer))
+    let refused = private::error_of(&answer);
+    if refused.is_none() {
+        lent.upstream.sequences = Sequences::NONE;
+    }
+    Ok(refused)
 }

@@ -243,6 +243,9 @@ pub(super) async fn apply_settings(
             answer = ask(lent, &format!("{discard}{}", wanted.transition(None))).await?;
         }
         if let Some(reply) = error_of(&answer) {
+            if replans {
+                lent.upstream.plans_may_be_gone();
+            }
             return Ok(Some(reply));
         }
         if replans {
