@@ -23,7 +23,7 @@ use crate::pool::{Lent, Wish};
 use crate::session::Session;
 use crate::sql::Effects;
 use crate::topology::Role;
-use crate::upstream::{ErrorReply, Sequences, Settings};
+use crate::upstream::{Answer, ErrorReply, Sequences, Settings};
 
 /// How long a session that may ask for what its `nextval` gave is left the server.
 pub(super) const LINGER: Duration = Duration::from_millis(200);
@@ -33,6 +33,8 @@ const IN_VAIN: u8 = 64;
 
 /// ... and a moment in which others wait for nothing counts as so many.
 const IDLE: u8 = 32;
+
+const DISCARD_PLANS: &str = "DISCARD PLANS";
 
 /// What one session had where.
 #[derive(Debug)]
@@ -172,14 +174,35 @@ pub(super) async fn discard_plans(
     lent: &mut Lent,
     settings: &Arc<Settings>,
 ) -> Result<Option<ErrorReply>, private::PrivateError> {
-    let answer = private::run(lent, &["DISCARD PLANS"]).await?;
-    lent.upstream.plans_discarded(settings);
-    Ok(private::error_of(&answer))
+    let answer = private::run(lent, &[DISCARD_PLANS]).await?;
+    Ok(discarded(lent, settings, &answer))
+}
+
+/// The same behind an answer that the client has had: as [`private::run_whatever_it_takes`].
+pub(super) async fn discard_plans_behind(
+    lent: &mut Lent,
+    settings: &Arc<Settings>,
+    patience: private::Patience,
+) -> Result<Option<ErrorReply>, private::PrivateError> {
+    let answer = private::run_whatever_it_takes(lent, DISCARD_PLANS, patience).await?;
+    Ok(discarded(lent, settings, &answer))
+}
+
+fn discarded(lent: &mut Lent, settings: &Arc<Settings>, answer: &Answer) -> Option<ErrorReply> {
+    let refused = private::error_of(answer);
+    match refused {
+        None => lent.upstream.plans_discarded(settings),
+        Some(_) => lent.upstream.plans_may_be_gone(),
+    }
+    refused
 }
 
 /// Makes a server forget all sequence values. `Some`: it refused.
 pub(super) async fn forget_sequences(lent: &mut Lent) -> Result<Option<ErrorReply>, private::PrivateError> {
     let answer = private::run(lent, &["DISCARD SEQUENCES"]).await?;
-    lent.upstream.sequences = Sequences::NONE;
-    Ok(private::error_of(&answer))
+    let refused = private::error_of(&answer);
+    if refused.is_none() {
+        lent.upstream.sequences = Sequences::NONE;
+    }
+    Ok(refused)
 }

@@ -27,10 +27,13 @@ pub(super) enum PrivateError {
 ///
 /// Not cancel-safe: the connection must be closed when the future is dropped, which [`Lent`]'s drop sees to.
 pub(super) fn ask<'a>(lent: &'a mut Lent, sql: &'a (impl AsRef<[u8]> + ?Sized)) -> Asking<'a> {
-    let sql = sql.as_ref();
+    ask_in(lent, sql.as_ref(), Patience::WhileIn)
+}
+
+fn ask_in<'a>(lent: &'a mut Lent, sql: &'a [u8], patience: Patience) -> Asking<'a> {
     Box::pin(async move {
         let private = Private::query(&mut lent.upstream, sql);
-        complete(lent, private).await
+        complete(lent, private, patience).await
     })
 }
 
@@ -40,7 +43,7 @@ pub(super) fn ask<'a>(lent: &'a mut Lent, sql: &'a (impl AsRef<[u8]> + ?Sized)) 
 pub(super) fn sync(lent: &mut Lent) -> Asking<'_> {
     Box::pin(async move {
         let private = Private::sync(&mut lent.upstream);
-        complete(lent, private).await
+        complete(lent, private, Patience::WhileIn).await
     })
 }
 
@@ -48,13 +51,22 @@ pub(super) fn sync(lent: &mut Lent) -> Asking<'_> {
 ///
 /// Not cancel-safe, as [`ask`].
 pub(super) fn hear_out(lent: &mut Lent) -> Asking<'_> {
-    Box::pin(complete(lent, Private::default()))
+    Box::pin(complete(lent, Private::default(), Patience::WhileIn))
 }
 
 /// Why a server is not waited for any longer.
 pub(super) const GIVEN_UP: &str = "the node is out, and does not answer";
 
-async fn complete(lent: &mut Lent, mut private: Private) -> Result<Answer, PrivateError> {
+/// How long a server is waited for that does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Until its node is out.
+    WhileIn,
+    /// As a client would wait: it answered a moment ago, and what it knows of the session no other server does.
+    Endless,
+}
+
+async fn complete(lent: &mut Lent, mut private: Private, patience: Patience) -> Result<Answer, PrivateError> {
     let pool = Arc::clone(lent.pool());
     let Server { stream, upstream, gate, .. } = &mut **lent;
     loop {
@@ -69,7 +81,7 @@ async fn complete(lent: &mut Lent, mut private: Private) -> Result<Answer, Priva
             let polled = read.as_mut().poll(task);
             if polled.is_pending() {
                 gate.watch(task.waker());
-                if pool.node.given_up() {
+                if patience == Patience::WhileIn && pool.node.given_up() {
                     return Poll::Ready(Err(std::io::Error::other(GIVEN_UP)));
                 }
             }
@@ -84,9 +96,13 @@ async fn complete(lent: &mut Lent, mut private: Private) -> Result<Answer, Priva
 ///
 /// Not cancel-safe, as [`ask`].
 pub(super) fn run<'a>(lent: &'a mut Lent, texts: &'a [&'a str]) -> Asking<'a> {
+    run_in(lent, texts, Patience::WhileIn)
+}
+
+fn run_in<'a>(lent: &'a mut Lent, texts: &'a [&'a str], patience: Patience) -> Asking<'a> {
     Box::pin(async move {
         let private = Private::run(&mut lent.upstream, texts);
-        complete(lent, private).await
+        complete(lent, private, patience).await
     })
 }
 
@@ -151,7 +167,7 @@ async fn confirm_now(
     settings: &Arc<Settings>,
 ) -> Result<Option<ErrorReply>, PrivateError> {
     let private = Private::describe(&mut lent.upstream, statements, settings);
-    let answer = complete(lent, private).await?;
+    let answer = complete(lent, private, Patience::WhileIn).await?;
     if let Some(refused) = error_of(&answer) {
         return Ok(Some(verbatim(refused, &answer)));
     }
@@ -166,7 +182,7 @@ async fn confirm_now(
     }
     lent.upstream.mark_outdated();
     let private = Private::close(&mut lent.upstream, &changed);
-    complete(lent, private).await?;
+    complete(lent, private, Patience::WhileIn).await?;
     let changed = ErrorReply::error("0A000", "cached plan must not change result type");
     Ok(Some(changed.routine("RevalidateCachedQuery")))
 }
@@ -177,28 +193,33 @@ fn verbatim(refused: ErrorReply, answer: &Answer) -> ErrorReply {
 }
 
 /// How often a question is asked that cancel requests hit.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 20;
 
 /// Asks for state of the session outside a transaction. Neither the session's own `statement_timeout` nor a cancel request that
-/// came too late for the client's statement keeps it from being answered. `sql` ends with a semicolon; rows whose first column
-/// is the name of a setting have its value in hexadecimal digits behind.
+/// came too late for the client's statement keeps it from being answered, nor that the node is out. `sql` ends with a semicolon;
+/// rows whose first column is the name of a setting have its value in hexadecimal digits behind.
 pub(super) fn ask_whatever_it_takes<'a>(lent: &'a mut Lent, sql: &'a str) -> Asking<'a> {
+    fn asking<'a>(lent: &'a mut Lent, sql: &'a str) -> Asking<'a> {
+        ask_in(lent, sql.as_bytes(), Patience::Endless)
+    }
     Box::pin(async move {
         let standby = lent.pool().node.role() != crate::topology::Role::Primary;
         // The session may have made SERIALIZABLE its default, which a standby refuses.
         let (begin, end) = if standby { ("BEGIN ISOLATION LEVEL READ COMMITTED;", "COMMIT") } else { ("", "") };
-        let mut answer = ask(lent, &format!("{begin}{sql}{end}")).await?;
+        let mut answer = asking(lent, &format!("{begin}{sql}{end}")).await?;
         for _ in 0..ATTEMPTS {
             if !cancelled(&answer) {
                 break;
             }
-            if answer.status != TransactionStatus::Idle {
-                ask(lent, "ROLLBACK").await?;
+            if lent.upstream.status() != TransactionStatus::Idle {
+                // That may be hit as well.
+                asking(lent, "ROLLBACK").await?;
+                continue;
             }
             // A utility statement takes some ten microseconds: the least `statement_timeout` is a millisecond.
-            let shown = ask(lent, "SHOW statement_timeout").await?;
+            let shown = asking(lent, "SHOW statement_timeout").await?;
             let Some([Some(timeout)]) = shown.rows.first().map(Vec::as_slice) else { continue };
-            answer = ask(lent, &format!("{begin}SET LOCAL statement_timeout = 0;{sql}{end}")).await?;
+            answer = asking(lent, &format!("{begin}SET LOCAL statement_timeout = 0;{sql}{end}")).await?;
             for row in &mut answer.rows {
                 if let [Some(name), Some(value), ..] = row.as_mut_slice()
                     && name == "statement_timeout"
@@ -206,6 +227,26 @@ pub(super) fn ask_whatever_it_takes<'a>(lent: &'a mut Lent, sql: &'a str) -> Ask
                     *value = timeout.bytes().map(|byte| format!("{byte:02x}")).collect();
                 }
             }
+        }
+        Ok(answer)
+    })
+}
+
+/// Runs a statement of the gateway's own outside a transaction, as [`run`] does, behind an answer that the client has had: neither
+/// its `statement_timeout` nor a cancel request that came too late keeps it from that.
+pub(super) fn run_whatever_it_takes<'a>(lent: &'a mut Lent, text: &'a str, patience: Patience) -> Asking<'a> {
+    Box::pin(async move {
+        let mut answer = run_in(lent, &[text], patience).await?;
+        for _ in 0..ATTEMPTS {
+            if !cancelled(&answer) {
+                break;
+            }
+            if lent.upstream.status() != TransactionStatus::Idle {
+                run_in(lent, &["ROLLBACK"], patience).await?;
+                continue;
+            }
+            let begin = ["BEGIN ISOLATION LEVEL READ COMMITTED", "SET LOCAL statement_timeout = 0", text, "COMMIT"];
+            answer = run_in(lent, &begin, patience).await?;
         }
         Ok(answer)
     })
@@ -225,24 +266,53 @@ pub(super) async fn apply_settings(
     wanted: &Arc<Settings>,
     syncs: &Counter,
 ) -> Result<Option<ErrorReply>, PrivateError> {
+    bring_settings(lent, wanted, syncs, None).await
+}
+
+/// The same behind an answer that the client has had: as [`run_whatever_it_takes`].
+pub(super) async fn apply_whatever_it_takes(
+    lent: &mut Lent,
+    wanted: &Arc<Settings>,
+    syncs: &Counter,
+    patience: Patience,
+) -> Result<Option<ErrorReply>, PrivateError> {
+    bring_settings(lent, wanted, syncs, Some(patience)).await
+}
+
+async fn bring_settings(
+    lent: &mut Lent,
+    wanted: &Arc<Settings>,
+    syncs: &Counter,
+    behind: Option<Patience>,
+) -> Result<Option<ErrorReply>, PrivateError> {
+    let patience = behind.unwrap_or(Patience::WhileIn);
     let same = lent.upstream.settings.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, wanted) || applied == wanted);
     if !same {
         syncs.one();
-        let replans = !lent.upstream.plans.suit(wanted);
+        // Behind an answer it is looked at afterwards whether they may stay, being the session's own.
+        let stay = behind.is_some() && lent.upstream.plans.own;
+        let replans = !stay && !lent.upstream.plans.suit(wanted);
         let discard = if replans { "DISCARD PLANS;" } else { "" };
         let sql = format!("{discard}{}", wanted.transition(lent.upstream.settings.as_deref()));
         lent.upstream.spoiled |= wanted.iter().any(|(name, _)| leaves_name(name));
-        let mut answer = ask(lent, &sql).await?;
-        let timeout = |settings: &Option<Arc<Settings>>| {
-            settings.as_ref().is_none_or(|settings| settings.bytes("statement_timeout").is_some())
-        };
-        if cancelled(&answer) && timeout(&lent.upstream.settings) {
-            // The time-out of whoever had the server before may have been too short for this.
-            ask(lent, "SET statement_timeout = 0").await?;
+        let mut answer = ask_in(lent, sql.as_bytes(), patience).await?;
+        // The time-out of whoever had the server before may have been too short for this.
+        let held = lent.upstream.settings.as_ref();
+        let timeout = held.is_none_or(|settings| settings.bytes("statement_timeout").is_some());
+        // What the client cancels ahead of its statement is cancelled with that.
+        let attempts = if behind.is_some() { ATTEMPTS } else { usize::from(timeout) };
+        for _ in 0..attempts {
+            if !cancelled(&answer) {
+                break;
+            }
             lent.upstream.settings = None;
-            answer = ask(lent, &format!("{discard}{}", wanted.transition(None))).await?;
+            let sql = format!("SET LOCAL statement_timeout = 0;{discard}{}", wanted.transition(None));
+            answer = ask_in(lent, sql.as_bytes(), patience).await?;
         }
         if let Some(reply) = error_of(&answer) {
+            if replans {
+                lent.upstream.plans_may_be_gone();
+            }
             return Ok(Some(reply));
         }
         if replans {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::drive::{Conversation, End};
+use super::private::{Patience, PrivateError};
 use super::rerun::Fault;
 use super::{home, io, private, route, starts, trace};
 use crate::config::PoolMode;
@@ -79,28 +80,34 @@ impl Conversation {
         }
         // RESET went to the server's own settings, not to those that the client began with.
         let reset = lent.upstream.settings.as_ref().is_some_and(|applied| *applied != self.session.settings);
+        let alone = self.account.mode == PoolMode::Session;
+        // Another server would do as well, unless something of the session is here alone.
+        let bound = alone || self.session.pins.any() || asked && self.ear.is_some();
+        let patience = if bound { Patience::Endless } else { Patience::WhileIn };
+        let mut refused = None;
         if reset {
             let syncs = &self.tally.worker(self.worker).syncs;
-            match private::apply_settings(lent, &self.session.settings, syncs).await {
-                Ok(None) => self.session.report_before_ready(&mut lent.upstream.parameters, &self.context.parameters),
-                Ok(Some(reply)) => return Err(self.cannot_audit(&reply.message)),
-                Err(error) => return Err(self.cannot_audit(&error.to_string())),
+            refused = reason(private::apply_whatever_it_takes(lent, &self.session.settings, syncs, patience).await);
+            if refused.is_none() {
+                self.session.report_before_ready(&mut lent.upstream.parameters, &self.context.parameters);
             }
         }
         lent.upstream.spoiled |= self.session.pins.sources | std::mem::take(&mut self.session.leaves_traces);
-        let alone = self.account.mode == PoolMode::Session;
         let refolds = std::mem::take(&mut self.session.refolds);
-        if alone || !refolds && lent.upstream.plans.suit(&self.session.settings) {
-        } else if self.session.pins.any() && lent.upstream.plans.own {
+        let stale = refused.is_none() && !alone && (refolds || !lent.upstream.plans.suit(&self.session.settings));
+        if stale && self.session.pins.any() && lent.upstream.plans.own {
             // As with a server of its own: what it has prepared keeps its constants. Who comes next discards them.
             lent.upstream.plans.mix();
-        } else {
+        } else if stale {
             // What it made of constants is not what others would.
-            match home::discard_plans(lent, &self.session.settings).await {
-                Ok(None) => {}
-                Ok(Some(reply)) => return Err(self.cannot_audit(&reply.message)),
-                Err(error) => return Err(self.cannot_audit(&error.to_string())),
+            refused = reason(home::discard_plans_behind(lent, &self.session.settings, patience).await);
+        }
+        if let Some(refused) = refused {
+            if bound {
+                return Err(self.cannot_audit(&refused));
             }
+            tracing::debug!(session = self.id, reason = refused, "a server is closed instead of being left to others");
+            lent.upstream.mark_broken();
         }
         let lacked = self.session.regain(true);
         // A session that listens may be notified while it is asked; one that has just begun to may leave its server for that.
@@ -118,7 +125,8 @@ impl Conversation {
         if keeps && lacked {
             return Err(self.cannot_audit("it keeps a server that has refused one of its settings"));
         }
-        if keeps || self.home.may_ask(lent, advances) && !self.half_closed && !lacked {
+        let whole = !lent.upstream.broken();
+        if keeps || self.home.may_ask(lent, advances) && !self.half_closed && !lacked && whole {
             self.lingers = (!keeps).then(|| Instant::now() + home::LINGER);
             self.handle.keeps(self.session.pins);
             self.chain = None;
@@ -289,6 +297,11 @@ impl Conversation {
             None => drop(lent),
         }
     }
+}
+
+/// Why a server did not do what a session leaves to it.
+fn reason(answer: Result<Option<ErrorReply>, PrivateError>) -> Option<String> {
+    answer.map_or_else(|error| Some(error.to_string()), |refused| refused.map(|reply| reply.message))
 }
 
 /// Lets a server finish what a client left, then rolls back and resets it. Nobody waits for a read any more: it is cancelled.

@@ -10,9 +10,11 @@
 
 use std::sync::Arc;
 
-use super::Session;
+use super::{Session, What};
 use crate::sql::{Effects, Kind, Statement};
 use crate::upstream::Settings;
+use crate::wire::frame::{HEADER_LEN, cstr};
+use crate::wire::frontend;
 
 /// RESET ALL leaves these alone.
 const IDENTITY: [&str; 2] = ["role", "session_authorization"];
@@ -44,7 +46,45 @@ impl Session {
             && !self.deferred.active()
             && !self.effects.any(hidden)
             && !self.pins.any()
-            && self.parts().all(|part| part.analysis.shape.statements.iter().all(takes_back))
+            && self.shapes().flat_map(|shape| &shape.statements).all(takes_back)
+            && self.runs_what_it_binds()
+            && !self.may_undo()
+    }
+
+    /// Whether each portal that the unit binds is run, before the next is bound: if it succeeds, all of that took place.
+    fn runs_what_it_binds(&self) -> bool {
+        let (mut at, mut bound) = (0, None);
+        for op in &self.unit.ops {
+            let frame = &self.input[at..at + op.len];
+            at += op.len;
+            match &op.what {
+                What::Bind { statement: Some(_), .. } if bound.is_none() => {
+                    let Ok(bind) = frontend::bind(frame) else { return false };
+                    bound = Some(bind.portal);
+                }
+                What::Bind { .. } => return false,
+                What::Execute => {
+                    let portal = frame.get(HEADER_LEN..).and_then(cstr).map(|(name, _)| name);
+                    if portal.is_none() || bound.take() != portal {
+                        return false;
+                    }
+                }
+                _ => {}
+            }
+        }
+        bound.is_none()
+    }
+
+    /// Whether the unit may take back itself what it sets: several statements are one transaction, which one of them ends.
+    fn may_undo(&self) -> bool {
+        let ends = |statement: &Statement| matches!(statement.kind, Kind::Commit | Kind::Rollback);
+        self.executed().any(ends) && self.executed().count() > 1
+    }
+
+    /// The statements that the unit runs; not what it only prepares or describes, as drivers do ahead.
+    fn executed(&self) -> impl Iterator<Item = &Statement> {
+        let run = self.parts().filter(|part| part.simple || part.bind.is_some());
+        run.flat_map(|part| &part.analysis.shape.statements)
     }
 
     /// The server at hand does without settings of these names.
@@ -94,10 +134,10 @@ impl Session {
         true
     }
 
-    /// Whether the unit at hand resets a setting, or sets it.
+    /// Whether the unit at hand, which only sets, resets a setting or sets it for the session.
     fn does_away_with(&self, setting: &str) -> bool {
         let identity = IDENTITY.contains(&setting);
-        self.shapes().flat_map(|shape| &shape.statements).any(|statement| {
+        self.executed().any(|statement| {
             // It lays down the role as well.
             let named = |name: &str| name == setting || (identity && name == "session_authorization");
             let all = Effects(if identity { Effects::DISCARD_ALL.0 } else { Effects::ALL_SETTINGS.0 });
@@ -109,6 +149,8 @@ impl Session {
 /// What drivers' pools send when a connection comes back among them.
 fn takes_back(statement: &Statement) -> bool {
     match statement.kind {
+        // What holds for a transaction takes nothing back.
+        Kind::Set | Kind::Reset if statement.effects.any(Effects::LOCAL_SETTINGS) => false,
         Kind::Set | Kind::Reset => !statement.settings.iter().any(|name| PINNING.contains(&&**name)),
         Kind::Discard | Kind::Close | Kind::Unlisten => true,
         Kind::Commit | Kind::Rollback => statement.transaction.is_some_and(|transaction| !transaction.chain),

@@ -1,10 +1,11 @@
 //! A cancel request reaches the statement it was meant for, and no other.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::NoTls;
 
-use crate::support::{Gateway, database, direct};
+use crate::support::{Gateway, Raw, database, direct, query, sqlstate, startup};
 
 #[tokio::test]
 async fn only_the_right_statement_is_cancelled() {
@@ -69,7 +70,7 @@ async fn a_forged_key_cancels_nothing() {
     let port = gateway.port;
     let forge = async {
         for pid in 1..200_u32 {
-            let mut raw = crate::support::Raw::connect(port);
+            let mut raw = Raw::connect(port);
             raw.send(
                 &[&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &pid.to_be_bytes(), &[1, 2, 3, 4]].concat(),
             );
@@ -105,4 +106,66 @@ async fn a_cancel_that_comes_after_the_answer_strikes_nothing() {
         }
     }
     assert!(!client.is_closed());
+}
+
+/// A session hears of nothing but 57014, whatever of the gateway's own stands behind its answers when they come: settings that
+/// are brought back, plans that are discarded.
+#[test]
+fn late_cancels_and_short_time_outs_end_no_session() {
+    let database = database("cancel_behind");
+    let gateway = Gateway::setup().pool("size = 2").weights(0, 0).start();
+    let cases: [&[&str]; 4] = [
+        &["SET TimeZone = 'Asia/Tokyo'", "SET TimeZone = 'UTC'"],
+        &["SELECT 1", "BEGIN", "SET LOCAL TimeZone = 'Asia/Tokyo'", "SELECT 2", "COMMIT"],
+        &["SET application_name = 'other'", "RESET ALL"],
+        &["CREATE TEMP TABLE q (a int)", "DROP TABLE q", "DISCARD ALL"],
+    ];
+    for case in cases {
+        let stop = AtomicBool::new(false);
+        let mut client = Raw::connect(gateway.port);
+        let options = [("user", "demo"), ("database", &*database), ("options", "-c DateStyle=German")];
+        client.send(&startup(196_608, &options));
+        let key = client.until(b'Z').into_iter().find(|(tag, _)| *tag == b'K').unwrap().1;
+        let cancel = [&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &key].concat();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let mut raw = Raw::connect(gateway.port);
+                    raw.send(&cancel);
+                    raw.rest();
+                }
+            });
+            let begun = Instant::now();
+            let failed = 'all: loop {
+                for text in case {
+                    client.send(&query(text));
+                    loop {
+                        match client.message() {
+                            Some((b'E', error)) if sqlstate(&error) == "57014" || sqlstate(&error) == "25P02" => {}
+                            // What was cancelled is missed.
+                            Some((b'E', error)) if ["42P01", "42P07"].contains(&&*sqlstate(&error)) => {}
+                            Some((b'E', error)) => {
+                                break 'all Some((*text, String::from_utf8_lossy(&error).into_owned()));
+                            }
+                            Some((b'Z', _)) => break,
+                            Some(_) => {}
+                            None => break 'all Some((*text, "closed".to_owned())),
+                        }
+                    }
+                }
+                if begun.elapsed() > Duration::from_secs(2) {
+                    break None;
+                }
+            };
+            stop.store(true, Ordering::Relaxed);
+            assert_eq!(failed, None, "{case:?}\n{}", gateway.log());
+        });
+    }
+    let mut client = Raw::log_in(gateway.port, "demo", &database);
+    client.ask("SET statement_timeout = 1");
+    for n in 0..1000 {
+        let zone = if n % 2 == 0 { "Asia/Tokyo" } else { "UTC" };
+        let answer = client.ask(&format!("SET TimeZone = '{zone}'"));
+        assert!(["", "57014"].contains(&&*answer), "{n}: {answer}");
+    }
 }

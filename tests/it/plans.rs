@@ -1,7 +1,7 @@
 //! Plans stay in a server's process from session to session, those of PL/pgSQL's functions among them: none is used that was made
 //! under another session's settings, or before a session's first temporary table.
 
-use crate::support::{Gateway, Raw, database, eventually, message, query, sync};
+use crate::support::{Gateway, Raw, database, direct, eventually, message, query, sync};
 
 /// Setting, two of its values, the body of a function, and what it returns under each of them.
 const CASES: [(&str, [&str; 2], &str, [&str; 2]); 7] = [
@@ -86,6 +86,38 @@ fn a_prepared_statement_keeps_its_constants() {
         assert_eq!(one.first(), "-32400", "{zone}, within a transaction");
         assert_eq!(one.ask("COMMIT"), "");
     }
+}
+
+/// A server discards its plans for a session before it refuses what that has set.
+#[test]
+fn a_refusal_takes_no_prepared_constant_along() {
+    let database = database("plans_refused");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").weights(0, 0).start();
+    let owner = |text: &str| gateway.cluster.primary().psql("postgres", text).unwrap();
+    owner("DROP ROLE IF EXISTS plans_refused; CREATE ROLE plans_refused; GRANT plans_refused TO demo");
+    let log_in = || Raw::log_in(gateway.port, "demo", &database);
+    let (mut one, mut other) = (log_in(), log_in());
+    let text = b"s\0SELECT ('2024-01-01 00:00'::timestamptz AT TIME ZONE 'UTC')::text\0\0\0";
+    let run = [message(b'B', b"\0s\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0"), message(b'S', b"")].concat();
+    assert_eq!(one.ask("SET TimeZone = 'UTC'"), "");
+    one.send(&[message(b'P', text), message(b'S', b"")].concat());
+    one.until(b'Z');
+    let told = |one: &mut Raw, what: &str| {
+        one.send(&run);
+        assert_eq!(one.first(), "2024-01-01 00:00:00", "{what}");
+    };
+    told(&mut one, "under its own settings");
+    assert_eq!(one.ask("SET TimeZone = 'Asia/Tokyo'"), "");
+    told(&mut one, "under others");
+    assert_eq!(other.ask("SET TimeZone = 'America/New_York'"), "");
+    assert_eq!(other.ask("SET ROLE plans_refused"), "");
+    told(&mut one, "behind another session");
+    told(&mut one, "once more");
+    owner("REVOKE plans_refused FROM demo");
+    assert_eq!(other.ask("SELECT 1"), if direct() { "1" } else { "42501" });
+    told(&mut one, "behind a refusal");
+    drop(other);
+    owner("DROP ROLE plans_refused");
 }
 
 /// As in a session of one's own, the first temporary table is met by what was prepared before, and by functions.
@@ -251,7 +283,9 @@ fn nobody_meets_a_function_that_was_read_otherwise() {
         &["BEGIN; SET LOCAL plpgsql.print_strict_params = on", "SELECT strict(77)", "ROLLBACK"],
     ] {
         let mut client = log_in();
-        steps.iter().for_each(|step| drop(client.ask(step)));
+        for step in steps {
+            client.ask(step);
+        }
         let mut other = log_in();
         assert_eq!(other.ask("SELECT backslash()"), "4", "{steps:?}");
         other.send(&query("SELECT strict(77)"));

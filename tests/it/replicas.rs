@@ -436,6 +436,33 @@ async fn a_read_does_not_wait_for_a_replica_that_stands_still() {
     uses(&gateway, "demo", "r1").await;
 }
 
+/// One that is out still when it has answered again: what the gateway asks of it behind the COMMIT costs no session.
+#[tokio::test]
+async fn a_session_outlives_a_replica_that_stood_still() {
+    if direct() {
+        return;
+    }
+    let cluster = pointsman::demo::Cluster::builder().replicas(1).start(|_| {}).unwrap();
+    let replica = &cluster.replicas()[0];
+    let gateway = Gateway::in_front_of(&cluster).more("timeout = \"300ms\"").start();
+    uses(&gateway, "demo", "r1").await;
+    let mut client = Raw::log_in(gateway.port, "demo", "demo");
+    let steps = [("BEGIN READ ONLY", ""), (WHERE, "r1"), ("SET LOCAL TimeZone = 'Asia/Tokyo'", "")];
+    for (step, expected) in steps {
+        assert_eq!(client.ask(step), expected, "{step}");
+    }
+    replica.freeze();
+    // Out, for several probes in a row.
+    eventually("the primary answers", || gateway.query("demo", WHERE) == "primary");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    replica.thaw();
+    assert_eq!(client.ask("COMMIT"), "");
+    let zone = client.ask("SHOW TimeZone");
+    assert_ne!(zone, "Asia/Tokyo");
+    assert_eq!(client.ask("SELECT 1"), "1", "{}", gateway.log());
+    uses(&gateway, "demo", "r1").await;
+}
+
 #[tokio::test]
 async fn a_replica_that_lags_more_than_it_may_takes_no_reads() {
     if direct() {

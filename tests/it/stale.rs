@@ -1,6 +1,6 @@
 //! Settings that a server takes no more, though the session has them: what they name is gone.
 
-use crate::support::{Gateway, Raw, database, direct, query, sqlstate, startup};
+use crate::support::{Gateway, Raw, database, direct, message, query, sqlstate, startup, sync};
 
 /// What a Query comes to: its first value, its tag, or the SQLSTATE.
 fn say(client: &mut Raw, text: &str) -> String {
@@ -124,6 +124,88 @@ fn a_role_that_is_gone_can_be_laid_down() {
             role.come();
         }
     }
+}
+
+/// What is only prepared, only bound, local, or taken back in the same breath, lays no role down.
+#[test]
+fn a_role_is_laid_down_by_what_takes_place_only() {
+    let database = database("stale_undone");
+    let gateway = Gateway::setup().pool("size = 1").weights(0, 0).start();
+    if direct() {
+        return;
+    }
+    let (role, spare) = (Passing::new(&gateway, "undone"), Passing::new(&gateway, "spare"));
+    let parse = |name: &str, text: &str| message(b'P', format!("{name}\0{text}\0\0\0").as_bytes());
+    let bind = |portal: &str, name: &str| message(b'B', format!("{portal}\0{name}\0\0\0\0\0\0\0").as_bytes());
+    let execute = |portal: &str| message(b'E', format!("{portal}\0\0\0\0\0").as_bytes());
+    let describe = |name: &str| message(b'D', format!("S{name}\0").as_bytes());
+    let take = format!("SET ROLE {}", spare.1);
+    let run = |name: &str| [bind("", name), execute("")].concat();
+    let cases: Vec<(&str, Vec<Vec<u8>>)> = vec![
+        ("a local role", vec![query(&format!("SET LOCAL ROLE {}", spare.1))]),
+        ("no role, locally", vec![query("SET LOCAL ROLE NONE")]),
+        ("a local user", vec![query("SET LOCAL SESSION AUTHORIZATION demo")]),
+        ("a local role, bound", vec![parse("", "SET LOCAL ROLE NONE"), run(""), sync()]),
+        ("RESET and ROLLBACK", vec![query("RESET ROLE; ROLLBACK")]),
+        ("SET and ROLLBACK", vec![query(&format!("{take}; ROLLBACK"))]),
+        ("a Parse of RESET", vec![parse("", "RESET ROLE"), sync()]),
+        ("a Parse of SET", vec![parse("", &take), sync()]),
+        ("a description of SET", vec![parse("", &take), describe(""), sync()]),
+        ("a description of RESET", vec![describe("reset"), sync()]),
+        ("a Bind of RESET", vec![bind("", "reset"), sync()]),
+        ("a Bind of RESET ahead of another", vec![bind("p", "reset"), run("path"), sync()]),
+        ("a Bind of RESET over another", vec![bind("", "reset"), run("path"), sync()]),
+        ("a group with ROLLBACK", vec![run("reset"), run("undo"), sync()]),
+        ("a group that ends in a Query", vec![run("reset"), query("ROLLBACK"), sync()]),
+        ("a group that fails", vec![run("reset"), parse("", "SET ROLE nosuch"), run(""), sync()]),
+    ];
+    let mut other = Raw::log_in(gateway.port, "demo", &database);
+    for (what, frames) in cases {
+        let mut client = Raw::log_in(gateway.port, "demo", &database);
+        for (name, text) in [("reset", "RESET ROLE"), ("undo", "ROLLBACK"), ("path", "SET search_path = public")] {
+            client.send(&[parse(name, text), sync()].concat());
+            client.until(b'Z');
+        }
+        assert_eq!(say(&mut client, &format!("SET ROLE {}", role.1)), "SET");
+        assert_eq!(say(&mut client, "SELECT current_user"), role.1);
+        assert_eq!(say(&mut other, "SELECT current_user"), "demo");
+        role.sql(&format!("REVOKE {} FROM demo", role.1));
+        client.send(&frames.concat());
+        client.until(b'Z');
+        assert_eq!(say(&mut client, "SELECT current_user"), "42501", "{what}");
+        // And what drivers do, which prepare it first, gives the role up.
+        if what.contains("RESET") {
+            client.send(&[parse("", "RESET ROLE"), describe(""), sync()].concat());
+            client.until(b'Z');
+            client.send(&[run(""), sync()].concat());
+            assert_eq!(tell(&client.until(b'Z')), "RESET", "{what}");
+            assert_eq!(say(&mut client, "SELECT current_user"), "demo", "{what}");
+        }
+        role.sql(&format!("GRANT {} TO demo", role.1));
+        if !what.contains("RESET") {
+            assert_eq!(say(&mut client, "SELECT current_user"), role.1, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_local_value_takes_no_setting_back() {
+    let database = database("stale_local");
+    let gateway = Gateway::setup().pool("size = 1").weights(0, 0).start();
+    if direct() {
+        return;
+    }
+    let owner = gateway.cluster.primary();
+    owner.psql(&database, "CREATE TEXT SEARCH CONFIGURATION c (copy = simple)").unwrap();
+    let mut other = Raw::log_in(gateway.port, "demo", &database);
+    let mut client = Raw::log_in(gateway.port, "demo", &database);
+    assert_eq!(say(&mut client, "SET default_text_search_config = 'public.c'"), "SET");
+    assert_eq!(say(&mut other, "SELECT 1"), "1");
+    owner.psql(&database, "DROP TEXT SEARCH CONFIGURATION c").unwrap();
+    say(&mut client, "SET LOCAL default_text_search_config = 'simple'");
+    assert_eq!(say(&mut client, "SHOW default_text_search_config"), "22023");
+    assert_eq!(say(&mut client, "SET default_text_search_config = 'simple'"), "SET");
+    assert_eq!(say(&mut client, "SHOW default_text_search_config"), "pg_catalog.simple");
 }
 
 /// What drivers' pools send when a connection comes back.
