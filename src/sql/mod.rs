@@ -16,6 +16,7 @@ mod names;
 mod normal;
 mod parse;
 mod read;
+mod said;
 mod sketch;
 mod stream;
 mod tokens;
@@ -29,9 +30,10 @@ pub use cache::{Analyzer, CacheStats, TextContext};
 pub use lexer::{Lexer, Token, TokenKind};
 pub use moment::names_moment;
 pub use read::statement_spans;
+pub use said::{Names, Said};
 pub use stream::Stream;
 
-pub(crate) use literal::{fold_word as word_name, unquoted_name};
+pub(crate) use literal::{fold_word as word_name, unicode_name, unquoted_name};
 pub(crate) use names::{function_effects, node_local_relation};
 
 #[cfg(test)]
