@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
-use super::conduct::{Conduct, Outcome, PROCESS, of_extension};
+use super::conduct::{Conduct, Outcome, PROCESS, of_extension, text_effects};
 use super::custom::collect;
 use super::functions::Functions;
 use super::queries::{DefinitionRow, RelationRow};
@@ -262,6 +262,9 @@ fn function(graph: &mut Graph, row: &DefinitionRow, [named, cast]: [&Named<'_>; 
     if row.detail.contains('c') {
         // C is taken at its word, where it says that it is not volatile.
         graph.outcomes[place] = match of_extension(&row.name) {
+            _ if !volatile && text_effects(&row.name) != Effects::NONE => {
+                Outcome { conduct: Conduct::Harmless, effects: text_effects(&row.name) }
+            }
             _ if !volatile => with(Conduct::Harmless),
             Some(outcome) => outcome,
             None if keeps => PROCESS,
@@ -273,13 +276,16 @@ fn function(graph: &mut Graph, row: &DefinitionRow, [named, cast]: [&Named<'_>; 
         if keeps {
             graph.outcomes[place] = PROCESS;
         }
+        graph.does(thing, Outcome { effects: Effects::RUNS_TEXT, ..Outcome::default() });
         if row.detail.contains('a') {
             graph.does(thing, Outcome { effects: Effects::TAKES_ADVISORY, ..Outcome::default() });
         }
         return;
     }
-    let Source { names, casts, said, leaves_state } = screen(&row.source);
+    let Source { names, casts, said, leaves_state, executes, effects } = screen(&row.source);
     graph.outcomes[place] = with(if leaves_state { Conduct::Unknown } else { declared });
+    let runs_text = if executes { Effects::RUNS_TEXT } else { Effects::NONE };
+    graph.does(thing, Outcome { effects: effects | runs_text, ..Outcome::default() });
     if collect(&row.source, &mut BTreeSet::new()) {
         graph.does(thing, Outcome { conduct: Conduct::Unknown, effects: Effects::COMPUTED_SETTING });
     }

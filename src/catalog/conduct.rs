@@ -28,7 +28,7 @@ impl Outcome {
 
     /// Of what is perhaps run by what may do anything in any case: that nobody need know of it by name.
     pub(super) fn taken(self) -> Self {
-        Self { conduct: Conduct::Harmless, effects: Effects(self.effects.0 & Effects::TAKES_ADVISORY.0) }
+        Self { conduct: Conduct::Harmless, effects: Effects(self.effects.0 & Effects::HIDDEN.0) }
     }
 
     /// Both happen.
@@ -54,7 +54,22 @@ pub(super) fn called_inside(name: &str, volatile: bool) -> Outcome {
         Conduct::Known if !leaves_nothing(name) => Conduct::Unknown,
         conduct => conduct,
     };
-    Outcome { conduct, effects: function_effects(name) }
+    Outcome { conduct, effects: function_effects(name) | text_effects(name) }
+}
+
+/// Of those that run what they are given as text.
+pub(super) fn text_effects(name: &str) -> Effects {
+    if runs_queries(name) || runs_text(name) { Effects::RUNS_TEXT } else { Effects::NONE }
+}
+
+/// Of extensions, declared stable.
+fn runs_text(name: &str) -> bool {
+    name.starts_with("crosstab") || matches!(name, "connectby" | "xpath_table")
+}
+
+/// PostgreSQL's own that read all relations of a schema, or all that there are.
+pub(super) fn reads_all(name: &str) -> bool {
+    name.starts_with("schema_to_xml") || name.starts_with("database_to_xml")
 }
 
 /// PostgreSQL's own that run a query given as text or read whatever relation is named, views included.

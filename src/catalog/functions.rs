@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
-use super::conduct::{Outcome, called_by_name, called_inside};
+use super::conduct::{Outcome, called_by_name, called_inside, text_effects};
 use super::queries::FunctionRow;
 use crate::sql::Effects;
 
@@ -19,7 +19,9 @@ const KEPT: Effects = Effects(
         | Effects::CURRVAL.0
         | Effects::COMPUTED_SETTING.0
         | Effects::PROCESS.0
-        | Effects::TAKES_ADVISORY.0,
+        | Effects::TAKES_ADVISORY.0
+        | Effects::SEED.0
+        | Effects::RUNS_TEXT.0,
 );
 
 /// The functions of one database.
@@ -64,7 +66,7 @@ impl Functions {
     fn add_own(&mut self, schema: &str, name: &str, volatility: &str) {
         let volatile = volatility.is_empty() || volatility.contains('v');
         let schema = if schema == "pg_catalog" { Schema::Catalog(volatile) } else { Schema::Other(schema.into()) };
-        let outcome = Outcome { conduct: called_by_name(name, volatile), effects: Effects::NONE };
+        let outcome = Outcome { conduct: called_by_name(name, volatile), effects: text_effects(name) };
         self.by_name.entry(name.into()).or_default().push((schema, outcome));
     }
 
@@ -96,10 +98,9 @@ impl Functions {
         }
     }
 
-    /// Of users' functions of this name, [`KEPT`].
-    pub(super) fn effects(&self, name: &str) -> Effects {
-        let known = self.by_name.get(name).into_iter().flatten();
-        known.fold(Effects::NONE, |all, (_, outcome)| all | outcome.effects)
+    /// What there is by name, and what effects calling it has.
+    pub(super) fn effects(&self) -> impl Iterator<Item = (&str, Effects)> {
+        self.by_name.iter().flat_map(|(name, all)| all.iter().map(|(_, outcome)| (&**name, outcome.effects)))
     }
 
     pub(super) fn outcome(&self, schema: Option<&str>, name: &str) -> Outcome {

@@ -33,9 +33,10 @@ pub use redefinition::redefines;
 pub use starts::alters_starts;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sql::{Access, Effects, Kind, Shape, Statement, Understood, function_effects};
+use crate::sql::{Access, Effects, Kind, Names, Said, Shape, Statement, Understood};
 use closure::Unnamed;
 use conduct::Conduct;
 use functions::Functions;
@@ -80,15 +81,15 @@ pub struct Catalog {
     functions: Functions,
     relations: Relations,
     unnamed: Unnamed,
+    /// Of what users have made, what [`Effects::FOUND`] its name may bring, and those of all that is read.
+    names: Arc<Names>,
+    any_read: Effects,
     custom: Box<[Box<str>]>,
     sets_folding: bool,
     /// [`Definitions`] when it was last read, plus one; 0: never.
     all: AtomicU64,
     redefined: AtomicU64,
 }
-
-/// What counts wherever it is found: what pins, and what a replica must not be asked for.
-const FOUND: Effects = Effects(Effects::PROCESS.0 | Effects::CURRVAL.0 | Effects::TAKES_ADVISORY.0);
 
 /// How a verdict is kept in a shape's memo: two bits of access, then effects, then the generation.
 const EFFECT_BITS: u32 = 26;
@@ -107,7 +108,22 @@ impl Catalog {
 
     fn new(generation: u64, functions: Functions, relations: Relations, unnamed: Unnamed) -> Self {
         let (all, redefined) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { generation, functions, relations, unnamed, custom: Box::default(), sets_folding: false, all, redefined }
+        let mut names = Names::default();
+        let mut any_read = Effects::NONE;
+        let mut found = |name: &str, effects: Effects| {
+            let effects = Effects(effects.0 & Effects::FOUND.0);
+            if effects != Effects::NONE {
+                *names.entry(name.into()).or_default() |= effects;
+            }
+        };
+        functions.effects().for_each(|(name, effects)| found(name, effects));
+        for (name, reading, writing) in relations.effects() {
+            found(name, reading | writing);
+            any_read |= Effects(reading.0 & Effects::FOUND.0);
+        }
+        let (names, custom) = (Arc::new(names), Box::default());
+        let sets_folding = false;
+        Self { generation, functions, relations, unnamed, names, any_read, custom, sets_folding, all, redefined }
     }
 
     /// From the rows of [`FUNCTIONS_SQL`], [`DEFINITIONS_SQL`] and [`RELATIONS_SQL`], all asked in the same database.
@@ -176,20 +192,44 @@ impl Catalog {
     pub fn judge(&self, shape: &Shape, text: &[u8], trust: Trust) -> Verdict {
         let word = shape.memo.load();
         if word >> GENERATION_AT == self.generation && self.generation != 0 {
-            return self.distrust(unpack(word), shape, trust);
+            return self.distrust(self.heard(unpack(word), text), shape, trust);
         }
         let mut verdict = Verdict { access: shape.access, effects: shape.effects };
         for statement in &shape.statements {
             self.judge_statement(statement, &mut verdict);
         }
-        if shape.statements.iter().any(|statement| statement.kind == Kind::Do) {
-            self.judge_body(text, &mut verdict);
+        // The body of a DO is a literal, and a prepared statement may run the one that it is given.
+        if shape.statements.iter().any(|statement| matches!(statement.kind, Kind::Do | Kind::Execute)) {
+            verdict.effects |= Effects::RUNS_TEXT;
         }
         self.judge_names(shape, text, &mut verdict);
         if self.generation < GENERATION_LIMIT {
             shape.memo.store(pack(verdict, self.generation));
         }
-        self.distrust(verdict, shape, trust)
+        self.distrust(self.heard(verdict, text), shape, trust)
+    }
+
+    /// Adds what a text brings that is run as such: that is not its shape's.
+    #[inline]
+    fn heard(&self, mut verdict: Verdict, text: &[u8]) -> Verdict {
+        if verdict.effects.any(Effects::RUNS_TEXT) {
+            verdict.effects |= self.said(text);
+        }
+        verdict
+    }
+
+    /// What the words of a text may do that is run somewhere in a statement: a constant of it or a value bound to it.
+    #[must_use]
+    pub fn said(&self, text: &[u8]) -> Effects {
+        let mut said = Said::new(self.names());
+        said.push(text);
+        said.finish()
+    }
+
+    /// What [`Effects::FOUND`] words may bring in this database.
+    #[must_use]
+    pub fn names(&self) -> Arc<Names> {
+        Arc::clone(&self.names)
     }
 
     fn judge_statement(&self, statement: &Statement, verdict: &mut Verdict) {
@@ -197,6 +237,9 @@ impl Catalog {
             let outcome = self.functions.outcome(function.schema.as_deref(), &function.name);
             verdict.effects |= outcome.effects;
             verdict.runs(outcome.conduct, Effects::CALLS_UNKNOWN);
+            if conduct::reads_all(&function.name) {
+                verdict.effects |= self.any_read;
+            }
         }
         for table in &statement.tables {
             let (schema, name) = (table.schema.as_deref(), &*table.name);
@@ -223,14 +266,6 @@ impl Catalog {
         }
     }
 
-    /// The body of a DO is a literal: what its words may call counts as a call does.
-    fn judge_body(&self, text: &[u8], verdict: &mut Verdict) {
-        for word in screen::words(text) {
-            let effects = function_effects(&word) | self.functions.effects(&word);
-            verdict.effects |= Effects(effects.0 & FOUND.0);
-        }
-    }
-
     /// What no list of calls or tables shows: operators, casts, attributes that are functions; and the tables of what the
     /// grammar could not take.
     fn judge_names(&self, shape: &Shape, text: &[u8], verdict: &mut Verdict) {
@@ -242,12 +277,12 @@ impl Catalog {
         let told = screen::each_name(text, |name, place| {
             if let Some(mention) = self.unnamed.by_name.get(name) {
                 let outcome = mention.outcome(place);
-                verdict.effects |= Effects(outcome.effects.0 & Effects::TAKES_ADVISORY.0);
+                verdict.effects |= Effects(outcome.effects.0 & Effects::HIDDEN.0);
                 verdict.runs(outcome.conduct, Effects::RUNS_UNKNOWN);
             }
             if tables {
                 let outcome = self.relations.reading(None, name).with(self.relations.writing(None, name));
-                verdict.effects |= Effects(outcome.effects.0 & FOUND.0);
+                verdict.effects |= Effects(outcome.effects.0 & Effects::FOUND.0);
                 if outcome.conduct == Conduct::Unknown {
                     verdict.effects |= Effects::RUNS_UNKNOWN;
                 }

@@ -13,7 +13,7 @@ use super::queries::RelationRow;
 use crate::sql::Effects;
 
 /// Effects of what writing runs that are told apart.
-const KEPT: Effects = Effects(Effects::SEQUENCE.0 | Effects::CURRVAL.0 | Effects::PROCESS.0);
+const KEPT: Effects = Effects(Effects::SEQUENCE.0 | Effects::CURRVAL.0 | Effects::PROCESS.0 | Effects::SEED.0);
 
 /// The relations of one database that are known.
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ impl Relations {
             let conduct = reading.conduct;
             // What state a view leaves behind the scenes is not known by name.
             let effects = if conduct == Conduct::Unknown { Effects::RUNS_UNKNOWN } else { Effects::NONE };
-            let reading = Outcome { conduct, effects: reading.effects | effects };
+            let reading = Outcome { conduct, effects: Effects(reading.effects.0 & !Effects::RUNS_TEXT.0) | effects };
             let writing = Outcome { effects: Effects(writing.effects.0 & KEPT.0), ..writing };
             self.any_unknown |= writing.conduct.max(conduct) == Conduct::Unknown;
             homonyms.push(Relation { oid: *oid, schema: schema.as_str().into(), reading, writing, plain: false });
@@ -68,6 +68,12 @@ impl Relations {
     /// What writing one brings besides the write. Of the effects only [`KEPT`] are told apart.
     pub(super) fn writing(&self, schema: Option<&str>, name: &str) -> Outcome {
         self.named(schema, name).fold(Outcome::default(), |all, one| all.with(one.writing))
+    }
+
+    /// What there is by name, and what effects reading and writing it have.
+    pub(super) fn effects(&self) -> impl Iterator<Item = (&str, Effects, Effects)> {
+        let all = self.by_name.iter().flat_map(|(name, all)| all.iter().map(move |one| (&**name, one)));
+        all.map(|(name, one)| (name, one.reading.effects, one.writing.effects))
     }
 
     /// Whether there is one.

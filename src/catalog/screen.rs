@@ -8,7 +8,8 @@
 
 use std::collections::HashSet;
 
-use crate::sql::{Lexer, Token, TokenKind, unquoted_name, word_name};
+use super::conduct::text_effects;
+use crate::sql::{Effects, Lexer, Token, TokenKind, unicode_name, unquoted_name, word_name};
 
 /// What a source says.
 #[derive(Debug, Default)]
@@ -17,24 +18,32 @@ pub(super) struct Source {
     pub(super) names: HashSet<Box<str>>,
     /// Those of them that stand where a cast names its type.
     pub(super) casts: HashSet<Box<str>>,
-    /// Words in its strings, folded, if it may make statements of those.
+    /// Words in its strings, folded and as they are spelled, if it may make statements of those.
     pub(super) said: HashSet<Box<str>>,
     /// It may change the session by a statement of its own, or run something that its text does not spell out.
     pub(super) leaves_state: bool,
+    /// It makes statements of strings.
+    pub(super) executes: bool,
+    /// What it does by statements of its own that no question finds.
+    pub(super) effects: Effects,
 }
 
 /// Reads a source.
 pub(super) fn screen(source: &str) -> Source {
-    let (mut read, mut executes) = (Source::default(), false);
+    let mut read = Source::default();
     // What a backslash in a string means is up to the session that calls it.
     for standard_conforming_strings in [true, false] {
         if standard_conforming_strings || source.contains('\\') {
-            let mut reader = Reader { source: &mut read, last: Last::Start, sets: false, cast: false, executes: false };
+            let mut reader =
+                Reader { source: &mut read, last: Last::Start, sets: false, seeds: false, cast: false, loads: false };
             Lexer::whole(source.as_bytes(), standard_conforming_strings, |token| reader.token(&token));
-            executes |= reader.executes;
         }
     }
-    if !executes {
+    read.executes |= read.names.iter().any(|name| text_effects(name) != Effects::NONE);
+    if read.names.contains("set_config") && read.said.contains("seed") {
+        read.effects |= Effects::SEED;
+    }
+    if !read.executes {
         read.said.clear();
     }
     if read.names.contains("pg_settings") && read.names.contains("update") {
@@ -81,7 +90,13 @@ fn name(token: &Token<'_>, visit: &mut impl FnMut(&str)) -> bool {
         TokenKind::Word => visit(&word_name(text)),
         TokenKind::QuotedIdent => visit(&unquoted_name(text)),
         TokenKind::Operator => visit(text),
-        TokenKind::UnicodeIdent | TokenKind::Error => return false,
+        TokenKind::UnicodeIdent => {
+            if let Some(name) = unicode_name(text) {
+                visit(&name);
+            }
+            return false;
+        }
+        TokenKind::Error => return false,
         _ => {}
     }
     true
@@ -94,6 +109,11 @@ fn begins_cast(token: &Token<'_>) -> bool {
 /// The type may have a schema.
 fn continues_cast(token: &Token<'_>) -> bool {
     token.text == b"." || is_name(token.kind)
+}
+
+/// A name that cannot be decoded.
+fn lost(token: &Token<'_>) -> bool {
+    token.kind == TokenKind::UnicodeIdent && std::str::from_utf8(token.text).ok().and_then(unicode_name).is_none()
 }
 
 fn is_name(kind: TokenKind) -> bool {
@@ -111,13 +131,18 @@ fn is_string(kind: TokenKind) -> bool {
     )
 }
 
-/// What may be a name in any text, folded.
+/// What may be a name in any text, folded and as it is spelled.
 pub(super) fn words(text: &[u8]) -> impl Iterator<Item = Box<str>> {
     let name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || *byte >= 0x80;
     text.split(move |byte| !name(byte))
         .flat_map(parts)
         .filter(|word| !word.is_empty())
-        .filter_map(|word| Some(std::str::from_utf8(word).ok()?.to_ascii_lowercase().into()))
+        .filter_map(|word| std::str::from_utf8(word).ok())
+        .flat_map(|word| {
+            let folded = word.to_ascii_lowercase();
+            let spelled = (folded != word).then(|| word.into());
+            std::iter::once(folded.into()).chain(spelled)
+        })
 }
 
 /// A word, and what stands between its dollars: those may be part of the name, or of the quote before it.
@@ -134,6 +159,8 @@ enum Last {
     Create,
     With,
     Dot,
+    /// A `U&"…"`, whose escape character may come.
+    Unicode,
     Other,
 }
 
@@ -144,8 +171,10 @@ struct Reader<'s> {
     sets: bool,
     /// The next token may name the type of a cast.
     cast: bool,
-    /// It makes statements of strings.
-    executes: bool,
+    /// So it was, or SESSION or LOCAL behind one.
+    seeds: bool,
+    /// The last token was a LOAD that may have begun a statement.
+    loads: bool,
 }
 
 impl Reader<'_> {
@@ -153,7 +182,10 @@ impl Reader<'_> {
         if token.kind == TokenKind::Comment {
             return;
         }
-        let Source { names, casts, said, leaves_state } = &mut *self.source;
+        let Source { names, casts, said, leaves_state, effects, .. } = &mut *self.source;
+        if std::mem::take(&mut self.loads) && is_string(token.kind) {
+            *effects |= Effects::PROCESS;
+        }
         let cast = self.cast;
         self.cast = begins_cast(token) || cast && continues_cast(token);
         let told = name(token, &mut |name| {
@@ -169,12 +201,16 @@ impl Reader<'_> {
         if is_string(token.kind) {
             said.extend(words(token.text));
         }
+        if self.last == Last::Unicode && token.text.eq_ignore_ascii_case(b"uescape") || !told && lost(token) {
+            *effects |= Effects::HIDDEN;
+        }
         let last = std::mem::replace(&mut self.last, Last::Other);
         let sets = std::mem::take(&mut self.sets);
         match token.kind {
             TokenKind::Word => self.word(&token.text.to_ascii_lowercase(), last, sets),
             TokenKind::Punctuation if token.text == b";" => self.last = Last::Start,
             TokenKind::Punctuation if token.text == b"." => self.last = Last::Dot,
+            TokenKind::UnicodeIdent => self.last = Last::Unicode,
             // The end of a label.
             TokenKind::Operator if token.text == b">>" => self.last = Last::Start,
             _ => self.source.leaves_state |= sets,
@@ -192,9 +228,15 @@ impl Reader<'_> {
         let temporary = last == Last::Create && matches!(word, b"temp" | b"temporary");
         let hold = last == Last::With && word == b"hold";
         let execute = last != Last::Dot && word == b"execute";
-        self.executes |= execute;
+        self.source.executes |= execute;
+        self.loads = begins && word == b"load";
+        let seeds = std::mem::take(&mut self.seeds);
+        if seeds && word == b"seed" {
+            self.source.effects |= Effects::SEED;
+        }
         self.source.leaves_state |= sets && !local || begins || temporary || hold || execute;
         self.sets = last == Last::Start && word == b"set";
+        self.seeds = self.sets || seeds && matches!(word, b"session" | b"local");
         self.last = match word {
             _ if last == Last::Dot => Last::Other,
             b"begin" | b"then" | b"else" | b"loop" => Last::Start,
@@ -294,7 +336,7 @@ mod tests {
         };
         assert!(said("begin raise notice 'pg_advisory_lock failed'; perform r.execute; end").is_empty());
         let source = "begin execute 'select F(1)' using $$x.\"y\"$$, 'z$z'; end";
-        assert_eq!(said(source), ["$$", "$$x", "1", "f", "select", "x", "y", "z", "z$z"].map(Box::from));
+        assert_eq!(said(source), ["$$", "$$x", "1", "F", "f", "select", "x", "y", "z", "z$z"].map(Box::from));
     }
 
     #[test]

@@ -145,7 +145,11 @@ pub(super) fn decide(
             wrote: asker.wrote,
         };
         for part in session.parts() {
-            let verdict = asker.catalog.judge(&part.analysis.shape, part.text, trust);
+            let mut verdict = asker.catalog.judge(&part.analysis.shape, part.text, trust);
+            if verdict.effects.any(Effects::RUNS_TEXT) {
+                verdict.effects |= part.bind.as_ref().map_or(Effects::NONE, |bind| said(asker.catalog, bind));
+                verdict.effects.0 &= !Effects::RUNS_TEXT.0;
+            }
             if held && useless.is_none() {
                 useless = useless_on_standby(&part, verdict.effects);
             }
@@ -235,6 +239,7 @@ pub(super) fn decide(
             trace.opaque();
         }
         session.note_opaque();
+        session.hear(asker.catalog.names());
     }
     let mut route = match route {
         // Nothing is known of it, or something in it is not: the primary of the shard that the rest names.
@@ -273,6 +278,15 @@ pub(super) fn decide(
     route.vacates = vacates;
     route.useless = useless;
     Ok(route)
+}
+
+/// What the values may do that are bound to a statement which may run them.
+fn said(catalog: &Catalog, bind: &impl Parameters) -> Effects {
+    let values = (1..=bind.count()).filter_map(|number| match bind.parameter(number)?.value {
+        Bound::Bytes(value) => Some(catalog.said(value)),
+        _ => None,
+    });
+    values.fold(Effects::NONE, Effects::with)
 }
 
 /// What a statement does, by itself or in what it runs, that a standby does as well, for itself alone: two clients could hold one

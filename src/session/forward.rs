@@ -228,6 +228,12 @@ impl Session {
     pub fn stream(&mut self, up: &mut Upstream) -> bool {
         let step = self.streaming.min(self.input.len());
         self.streaming -= step;
+        if let Some(said) = &mut self.said {
+            said.push(&self.input[..step]);
+            if self.streaming == 0 {
+                self.heard();
+            }
+        }
         if step == self.input.len() && up.output.is_empty() {
             std::mem::swap(&mut self.input, &mut up.output);
         } else {
@@ -285,6 +291,7 @@ impl Session {
         let unit = self.take_unit();
         self.input.advance(held);
         self.ignoring = unit.ops.last().map_or(0, |op| op.rest);
+        self.said = None;
         unit
     }
 

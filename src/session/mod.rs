@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use crate::sql::{Analysis, Analyzer, Effects, TextContext};
+use crate::sql::{Analysis, Analyzer, Effects, Said, TextContext};
 use crate::upstream::{
     ErrorReply, Parameters, Prepared, Reading, Receiver, Registry, Replaced, Scope, Settings, StatementId, Upstream,
 };
@@ -140,6 +140,8 @@ pub struct Session {
     cursor: usize,
     /// Bytes of a frame, the head of which was forwarded, that still go to the server.
     streaming: usize,
+    /// The words of what is on its way, if those are not known.
+    said: Option<Box<Said>>,
     /// Bytes of a frame that are ignored.
     ignoring: usize,
     /// Messages of an extended group went to a server and its Sync has not.
@@ -284,6 +286,7 @@ impl Session {
             unit: Unit::default(),
             cursor: 0,
             streaming: 0,
+            said: None,
             ignoring: 0,
             in_group: false,
             declared_only: false,

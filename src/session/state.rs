@@ -11,12 +11,13 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::Session;
 use super::starts::STARTS_SQL;
-use crate::sql::{Effects, Kind, Shape, Statement, folds_constants};
+use super::{Session, What};
+use crate::sql::{Effects, Kind, Names, Said, Shape, Statement, folds_constants};
 use crate::upstream::{Answer, ErrorReply, Interner, Parameters, Settings, leaves_name};
 use crate::wire::TransactionStatus;
 use crate::wire::backend::write_error;
+use crate::wire::frame::HEADER_LEN;
 
 /// Effects after which the server is asked.
 const ASK: Effects = Effects(
@@ -172,7 +173,7 @@ impl Session {
         // What is not known may have done that, too.
         self.advances |= effects.any(Effects::SEQUENCE | Effects::UNKNOWN | Effects::OPAQUE);
         // Those are no state of the session's.
-        let effects = Effects(effects.0 & !(Effects::SEQUENCE.0 | Effects::TAKES_ADVISORY.0));
+        let effects = Effects(effects.0 & !(Effects::SEQUENCE.0 | Effects::TAKES_ADVISORY.0 | Effects::RUNS_TEXT.0));
         self.effects |= effects;
         if effects == Effects::NONE {
             return;
@@ -198,6 +199,7 @@ impl Session {
         }
         self.pins.load |= effects.any(Effects::LOAD);
         self.pins.process |= effects.any(Effects::PROCESS);
+        self.pins.seed |= effects.any(Effects::SEED);
         self.pins.sequence |= effects.any(Effects::CURRVAL);
         if effects.any(Effects::DDL | Effects::TEMPORARY) {
             // Until others see it, and for as long as there are temporary objects, names may mean something else to this session.
@@ -265,6 +267,28 @@ impl Session {
     /// Notes a unit of which nothing is known.
     pub fn note_opaque(&mut self) {
         self.effects |= Effects::OPAQUE;
+    }
+
+    /// Reads the words of a text that is too long to be held, as it goes by. Of what it may do, what no question finds is noted
+    /// when it has gone. `names` as the database has them.
+    pub fn hear(&mut self, names: Arc<Names>) {
+        let Some(op) = self.unit.ops.last().filter(|op| matches!(op.what, What::LongQuery | What::LongParse { .. }))
+        else {
+            return;
+        };
+        let mut said = Box::new(Said::new(names));
+        said.push(&self.input[self.cursor - op.len + HEADER_LEN..self.cursor]);
+        self.said = Some(said);
+    }
+
+    /// The text that was heard has ended.
+    pub(super) fn heard(&mut self) {
+        if let Some(effects) = self.said.take().map(|mut said| said.finish()) {
+            self.pins.load |= effects.any(Effects::LOAD);
+            self.pins.process |= effects.any(Effects::PROCESS);
+            self.pins.seed |= effects.any(Effects::SEED);
+            self.pins.sequence |= effects.any(Effects::CURRVAL);
+        }
     }
 
     /// Forgets the effects of a unit that was refused before any of it was sent.

@@ -387,6 +387,15 @@ impl Effects {
     pub const PROCESS: Self = Self(1 << 21);
     /// Takes an advisory lock, the session's or the transaction's: one that is taken on a standby keeps nobody out elsewhere.
     pub const TAKES_ADVISORY: Self = Self(1 << 22);
+    /// Seeds `random()`, in what it runs as well: what comes next is this server's alone.
+    pub const SEED: Self = Self(1 << 23);
+    /// May run a text that it is given, or was not understood: what the words of its constants and bound values may do counts.
+    pub const RUNS_TEXT: Self = Self(1 << 24);
+    /// What counts wherever it is found: what pins, and what a replica must not be asked for.
+    pub const FOUND: Self =
+        Self(Self::PROCESS.0 | Self::SEED.0 | Self::CURRVAL.0 | Self::TAKES_ADVISORY.0 | Self::LOAD.0);
+    /// What a name that cannot be read may stand for.
+    pub const HIDDEN: Self = Self(Self::PROCESS.0 | Self::SEED.0 | Self::TAKES_ADVISORY.0);
 
     /// Both sets together.
     #[must_use]

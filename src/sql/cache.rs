@@ -303,7 +303,7 @@ pub(super) fn opaque() -> Shape {
         SmallVec::from_iter([Statement {
             access: Access::Unknown,
             understood: Understood::Nothing,
-            effects: Effects::OPAQUE | Effects::CALLS_UNKNOWN,
+            effects: Effects::OPAQUE | Effects::CALLS_UNKNOWN | Effects::RUNS_TEXT,
             ..Statement::default()
         }]),
     )

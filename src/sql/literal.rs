@@ -143,6 +143,28 @@ pub(crate) fn unquoted_name(token: &str) -> Box<str> {
     fold_quoted(&unquote(token))
 }
 
+/// The name that a token `U&"…"` stands for with a backslash as its escape character; none where that cannot be told.
+pub(crate) fn unicode_name(token: &str) -> Option<Box<str>> {
+    let quoted = unquote(token.get(2..)?);
+    let mut name = String::with_capacity(quoted.len());
+    let mut rest = &*quoted;
+    while let Some(at) = rest.find('\\').filter(|_| name.len() < NAME_LIMIT) {
+        name.push_str(&rest[..at]);
+        let escape = &rest[at + 1..];
+        if let Some(behind) = escape.strip_prefix('\\') {
+            name.push('\\');
+            rest = behind;
+            continue;
+        }
+        let (digits, long) = escape.strip_prefix('+').map_or((escape, 4), |digits| (digits, 6));
+        let digits = (digits.get(..long)?, digits.get(long..)?);
+        name.push(char::from_u32(u32::from_str_radix(digits.0, 16).ok()?)?);
+        rest = digits.1;
+    }
+    name.push_str(rest);
+    Some(fold_quoted(&name))
+}
+
 /// What stands between the quotes of `"…"`, doubled quotes undone.
 pub(crate) fn unquote(token: &str) -> Cow<'_, str> {
     let inner = token.strip_prefix('"').unwrap_or(token);

@@ -17,6 +17,7 @@ mod names;
 mod normal;
 mod parse;
 mod read;
+mod said;
 mod sketch;
 mod stream;
 mod tokens;
@@ -31,9 +32,10 @@ pub use folding::{FOLDING, OUTPUT, folds_constants, sets_folding};
 pub use lexer::{Lexer, Token, TokenKind};
 pub use moment::names_moment;
 pub use read::statement_spans;
+pub use said::{Names, Said};
 pub use stream::Stream;
 
-pub(crate) use literal::{fold_word as word_name, unquoted_name};
+pub(crate) use literal::{fold_word as word_name, unicode_name, unquoted_name};
 pub(crate) use names::{function_effects, node_local_relation};
 
 #[cfg(test)]

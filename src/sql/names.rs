@@ -32,6 +32,7 @@ pub(crate) fn function_effects(name: &str) -> Effects {
         | "pg_copy_physical_replication_slot"
         | "pg_backup_start"
         | "pg_start_backup" => Effects::PROCESS | Effects::NODE_LOCAL,
+        "setseed" => Effects::SEED,
         "dblink_disconnect" | "dblink_open" | "dblink_send_query" | "postgres_fdw_get_connections" => {
             Effects::OPAQUE | Effects::NODE_LOCAL
         }

@@ -120,6 +120,8 @@ pub(crate) struct Sketcher {
     name: SmallVec<[u8; 64]>,
     schema: Option<SmallVec<[u8; 64]>>,
     quoted: bool,
+    /// The last token was a `U&"…"`.
+    unicode: bool,
     before: Last,
     setting: SmallVec<[Setting; 1]>,
     start: u64,
@@ -145,6 +147,7 @@ impl Sketcher {
             name: SmallVec::new(),
             schema: None,
             quoted: false,
+            unicode: false,
             before: Last::Other,
             setting: SmallVec::new(),
             start: 0,
@@ -175,6 +178,9 @@ impl Sketcher {
         if !self.setting.is_empty() {
             self.setting_token(token.kind, text);
         }
+        if std::mem::take(&mut self.unicode) && text.eq_ignore_ascii_case(b"uescape") {
+            self.scan.effects |= Effects::HIDDEN;
+        }
         match token.kind {
             TokenKind::Word => self.word(text),
             TokenKind::QuotedIdent => {
@@ -184,9 +190,16 @@ impl Sketcher {
             }
             TokenKind::UnicodeIdent => {
                 self.keep(TokenKind::UnicodeIdent, text);
-                // Its name would have to be decoded with an escape character that comes later.
+                // Its escape character may come later.
+                self.unicode = true;
                 self.scan.effects |= Effects::CALLS_UNKNOWN;
-                self.last = Last::Other;
+                match std::str::from_utf8(text).ok().and_then(literal::unicode_name) {
+                    Some(name) => self.name(name.as_bytes(), true),
+                    None => {
+                        self.scan.effects |= Effects::HIDDEN;
+                        self.last = Last::Other;
+                    }
+                }
             }
             TokenKind::Punctuation => {
                 self.punctuation(text);
@@ -381,7 +394,7 @@ impl Sketcher {
         let schema = self.schema.as_ref().and_then(|s| std::str::from_utf8(s).ok());
         let function = Function { schema: schema.map(literal::fold_quoted), name: literal::fold_quoted(name) };
         if self.scan.functions.len() >= NAME_LIMIT {
-            self.scan.effects |= Effects::CALLS_UNKNOWN;
+            self.scan.effects |= Effects::CALLS_UNKNOWN | Effects::RUNS_TEXT;
         } else if !self.scan.functions.contains(&function) {
             self.scan.functions.push(function);
         }
@@ -505,7 +518,7 @@ impl Sketcher {
         let Some(sum) = self.statements.last_mut() else { return };
         // Its functions and settings are not kept.
         sum.access = sum.access.stronger(statement.access).stronger(Access::Unknown);
-        sum.effects |= statement.effects | Effects::CALLS_UNKNOWN;
+        sum.effects |= statement.effects | Effects::CALLS_UNKNOWN | Effects::RUNS_TEXT;
         if !statement.settings.is_empty() || !statement.setting_parameters.is_empty() {
             sum.effects |= Effects::ALL_SETTINGS | Effects::COMPUTED_SETTING;
         }

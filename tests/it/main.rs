@@ -31,6 +31,7 @@ mod reload;
 mod replicas;
 mod replication;
 mod reset;
+mod said;
 mod shards;
 mod stale;
 mod starts;

@@ -469,7 +469,7 @@ fn backslashes_and_encodings() {
     assert_eq!(read.shape.statements.len(), 1);
     assert_eq!(read.literal(text, 1), Some(Literal::String("a' OR 1=1; DELETE FROM t --".into())));
 
-    let opaque = Effects::OPAQUE | Effects::CALLS_UNKNOWN;
+    let opaque = Effects::OPAQUE | Effects::CALLS_UNKNOWN | Effects::RUNS_TEXT;
     for (text, context) in [
         (&b"SELECT '\xff'"[..], TextContext::default()),
         (&b"SELECT 1"[..], TextContext::new(true, "SJIS")),
