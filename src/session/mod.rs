@@ -165,6 +165,8 @@ pub struct Session {
     resets: bool,
     /// Portals of such that were not run yet.
     resetting: Vec<restore::Resetting>,
+    /// Portals that deallocate.
+    deallocating: Vec<executed::Deallocating>,
     /// Settings that the server at hand does without.
     lacking: Option<Box<lacking::Lacking>>,
     /// Errors seen so far; it wraps.
@@ -233,6 +235,11 @@ enum What {
     },
     DescribePortal,
     Execute,
+    /// An Execute that deallocates what the client prepared through the protocol.
+    Deallocate {
+        name: Box<[u8]>,
+        statement: Arc<Prepared>,
+    },
     CloseStatement {
         held: Option<Arc<Prepared>>,
     },
@@ -297,6 +304,7 @@ impl Session {
             touched: Vec::new(),
             resets: false,
             resetting: Vec::new(),
+            deallocating: Vec::new(),
             lacking: None,
             errors: 0,
             last_error: None,
@@ -395,7 +403,12 @@ impl Unit {
         self.ops.iter().any(|op| {
             matches!(
                 op.what,
-                What::Query(_) | What::LongQuery | What::Function | What::Execute | What::LongParse { .. }
+                What::Query(_)
+                    | What::LongQuery
+                    | What::Function
+                    | What::Execute
+                    | What::Deallocate { .. }
+                    | What::LongParse { .. }
             )
         })
     }
@@ -512,6 +525,7 @@ impl Receiver for Session {
             // Portals have gone with their transaction.
             self.binds_copy = false;
             self.resetting = Vec::new();
+            self.deallocating = Vec::new();
         }
     }
 }
