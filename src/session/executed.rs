@@ -3,14 +3,19 @@
 //! Invariant: of EXECUTE only a text that is nothing else is changed, and in it only the name. The server holds the statement before
 //! the text goes out, or the text goes as it is and the server says that there is none.
 //!
+//! Of DEALLOCATE in the extended protocol nothing is changed: before its portal runs, the server gets a statement without a text
+//! under the client's name, which is what it deallocates then. For the client the statement is gone as soon as that Execute is looked
+//! at, as with a Close, and is there again if it fails or is skipped.
+//!
 //! Deliberately absent: EXPLAIN EXECUTE and CREATE TABLE AS EXECUTE; what a name stands for once an EXECUTE itself was prepared, which
 //! is what it stood for then.
 
 use std::sync::Arc;
 
 use super::{Op, Session, What};
-use crate::sql::{Analysis, Effects, Kind, Lexer, TextContext, TokenKind};
+use crate::sql::{Analysis, Effects, Kind, Lexer, Shape, TextContext, TokenKind};
 use crate::upstream::{Prepared, PreparedSet, StatementId, Upstream};
+use crate::wire::frame::{HEADER_LEN, cstr};
 use crate::wire::frontend;
 
 const EXECUTE: &[u8] = b"execute";
@@ -19,6 +24,24 @@ const EXECUTE: &[u8] = b"execute";
 fn name(analysis: &Analysis) -> Option<&str> {
     let [only] = analysis.shape.statements.as_slice() else { return None };
     if only.kind == Kind::Execute { only.object.as_deref() } else { None }
+}
+
+/// The name that a text deallocates, if that is all it does.
+#[inline]
+pub(super) fn deallocated_name(shape: &Shape) -> Option<&str> {
+    let [only] = shape.statements.as_slice() else { return None };
+    let one = only.kind == Kind::Deallocate && !only.effects.any(Effects::DROPS_PREPARED);
+    only.object.as_deref().filter(|_| one)
+}
+
+/// Portals that are known to deallocate. One more is told by its server that there is no such statement.
+const PORTALS: usize = 64;
+
+/// A portal that deallocates a statement.
+#[derive(Debug)]
+pub(super) struct Deallocating {
+    portal: Box<[u8]>,
+    name: Box<[u8]>,
 }
 
 /// An EXECUTE's text with the name under which servers know what it executes.
@@ -69,13 +92,34 @@ impl Session {
 
     /// The statement of the client's own that a query string deallocates, if that is all it does.
     pub(super) fn deallocated(&self, analysis: &Analysis) -> Option<(Box<[u8]>, StatementId)> {
-        let [only] = analysis.shape.statements.as_slice() else { return None };
-        let name = only.object.as_ref().filter(|_| only.kind == Kind::Deallocate)?;
+        let name = deallocated_name(&analysis.shape)?;
         let statement = self.statements.get(name.as_bytes())?;
         Some((name.as_bytes().into(), statement.id))
     }
 
-    /// The same for each statement of a string of several.
+    /// Notes a portal that a Bind makes: the name that it deallocates, if it does.
+    pub(super) fn note_deallocating(&mut self, portal: Box<[u8]>, name: Option<&str>) {
+        self.deallocating.retain(|held| held.portal != portal);
+        if let Some(name) = name.filter(|_| self.deallocating.len() < PORTALS) {
+            self.deallocating.push(Deallocating { portal, name: name.as_bytes().into() });
+        }
+    }
+
+    /// What an Execute is: the client's statement goes if its portal deallocates it.
+    pub(super) fn executed_portal(&mut self, start: usize, end: usize) -> What {
+        let portal = cstr(&self.input[start + HEADER_LEN..end]).map(|(portal, _)| portal);
+        let Some(held) = self.deallocating.iter().find(|held| portal == Some(&*held.portal)) else {
+            return What::Execute;
+        };
+        if self.shapes().any(|shape| shape.effects.any(Effects::DROPS_PREPARED)) {
+            // The server says that it is gone already.
+            return What::Execute;
+        }
+        let name = held.name.clone();
+        self.statements.remove(&name).map_or(What::Execute, |statement| What::Deallocate { name, statement })
+    }
+
+    /// The statement of the client's own for each statement of a string of several.
     pub(super) fn deallocations(&self, analysis: &Analysis) -> Vec<Option<(Box<[u8]>, StatementId)>> {
         let mut gone: Vec<&str> = Vec::new();
         let statements = &analysis.shape.statements;

@@ -190,6 +190,11 @@ impl Session {
                         self.restore_behind(&portal, up);
                     }
                 }
+                What::Deallocate { name, statement } => {
+                    rewrite.before(&self.input, up);
+                    self.stand_in(up, &name);
+                    up.expect(Expected::Deallocation(name, statement), self);
+                }
                 What::CloseStatement { held: Some(statement) } => {
                     let name = self.target_name(&frame);
                     rewrite.flush(&self.input, up);
@@ -344,6 +349,7 @@ impl Session {
                         self.close_skipped(target.name, statement);
                     }
                 }
+                What::Deallocate { name, statement } => self.close_skipped(name, statement),
                 What::Query(_) | What::LongQuery if refused && i == 0 => self.drop_unnamed(),
                 _ => {}
             }
@@ -471,6 +477,15 @@ impl Session {
             );
         }
         up.add_litter(name);
+    }
+
+    /// Lets the server have a statement without a text under a name of the client's, to be deallocated next.
+    fn stand_in(&mut self, up: &mut Upstream, name: &[u8]) {
+        frontend::write_target(&mut up.output, b'C', b'S', name);
+        up.expect(Expected::Close { statement: up.prepared.named(name), show: Show::Hide }, self);
+        frontend::write_parse(&mut up.output, name, b"", &[0, 0]);
+        let (statement, client_name, replaced) = (None, None, Replaced::Nothing);
+        up.expect(Expected::Parse { statement, client_name, unnamed: false, replaced, show: Show::Hide }, self);
     }
 
     fn bind(&mut self, up: &mut Upstream, rewrite: &mut Rewrite<'_>, statement: &Arc<Prepared>, rest: usize) {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut};
 
 use super::deferred::Step;
+use super::executed::deallocated_name;
 use super::{Op, Session, What, text_context};
-use crate::sql::{Analysis, Kind, Shape};
+use crate::sql::{Analysis, Shape};
 use crate::upstream::{ErrorReply, Interner, Parameters, Prepared};
 use crate::wire::frame::{HEADER_LEN, cstr};
 use crate::wire::{TransactionStatus, backend, frontend};
@@ -90,6 +91,7 @@ impl Session {
                         self.take_back(&unit.ops[i..], &bytes[start..], false);
                     }
                 }
+                What::Deallocate { .. } => backend::write_complete(&mut self.output, "DEALLOCATE"),
                 What::CloseStatement { .. } | What::ClosePortal => backend::write_bare(&mut self.output, b'3'),
                 What::Sync => self.ready(),
                 _ => {}
@@ -238,7 +240,7 @@ impl Session {
                 What::DescribePortal => {
                     portals > executed && portal == frontend::target(frame).ok().map(|target| target.name)
                 }
-                What::Execute => {
+                What::Execute | What::Deallocate { .. } => {
                     executed += 1;
                     transaction_steps += 1;
                     portals == executed && portal == frame.get(HEADER_LEN..).and_then(cstr).map(|(name, _)| name)
@@ -269,13 +271,10 @@ impl Session {
         {
             return Some(Run::Transaction(step));
         }
-        match shape.statements.as_slice() {
-            [only] if only.kind == Kind::Deallocate && self.status != TransactionStatus::Failed => {
-                let name = only.object.as_ref()?;
-                self.statements.contains(name.as_bytes()).then_some(Run::Deallocate)
-            }
-            _ => None,
-        }
+        let name = deallocated_name(shape).filter(|_| self.status != TransactionStatus::Failed)?.as_bytes();
+        // It is gone as soon as its Execute is looked at.
+        let goes = |op: &Op| matches!(&op.what, What::Deallocate { name: gone, .. } if **gone == *name);
+        (self.statements.contains(name) || self.unit.ops.iter().any(goes)).then_some(Run::Deallocate)
     }
 
     /// Whether the database is known to have all characters of a text.

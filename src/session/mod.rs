@@ -168,6 +168,8 @@ pub struct Session {
     resets: bool,
     /// Portals of such that were not run yet.
     resetting: Vec<restore::Resetting>,
+    /// Portals that deallocate.
+    deallocating: Vec<executed::Deallocating>,
     /// Settings that the server at hand does without.
     lacking: Option<Box<lacking::Lacking>>,
     /// Errors seen so far; it wraps.
@@ -236,6 +238,11 @@ enum What {
     },
     DescribePortal,
     Execute,
+    /// An Execute that deallocates what the client prepared through the protocol.
+    Deallocate {
+        name: Box<[u8]>,
+        statement: Arc<Prepared>,
+    },
     CloseStatement {
         held: Option<Arc<Prepared>>,
     },
@@ -301,6 +308,7 @@ impl Session {
             touched: Vec::new(),
             resets: false,
             resetting: Vec::new(),
+            deallocating: Vec::new(),
             lacking: None,
             errors: 0,
             last_error: None,
@@ -399,7 +407,12 @@ impl Unit {
         self.ops.iter().any(|op| {
             matches!(
                 op.what,
-                What::Query(_) | What::LongQuery | What::Function | What::Execute | What::LongParse { .. }
+                What::Query(_)
+                    | What::LongQuery
+                    | What::Function
+                    | What::Execute
+                    | What::Deallocate { .. }
+                    | What::LongParse { .. }
             )
         })
     }
@@ -516,6 +529,7 @@ impl Receiver for Session {
             // Portals have gone with their transaction.
             self.binds_copy = false;
             self.resetting = Vec::new();
+            self.deallocating = Vec::new();
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Buf;
 
+use super::executed::deallocated_name;
 use super::{Op, Session, Unit, What};
 use crate::sql::{Effects, Kind, Shape};
 use crate::upstream::{Copy, Prepared, Reading, Replaced, finds_names, has_constants, makes_constants};
@@ -177,6 +178,9 @@ impl Session {
         {
             return Ok(Next::More);
         }
+        if !self.names_in_flight.is_empty() && header.tag == b'E' && !self.deallocating.is_empty() {
+            return Ok(Next::More);
+        }
         let what = self.understand(header.tag, start, end, rest)?;
         if !self.names_in_flight.is_empty() && self.drops_statements(&what) {
             return Ok(Next::More);
@@ -184,6 +188,9 @@ impl Session {
         if matches!(header.tag, b'P' | b'C')
             && let Some(name) = statement_name(header.tag, &self.input[start..end])
         {
+            self.names_open.insert(name, limits.prepared);
+        }
+        if let What::Deallocate { name, .. } = &what {
             self.names_open.insert(name, limits.prepared);
         }
         let ends = what.ends_with_ready();
@@ -244,7 +251,13 @@ impl Session {
             b'B' => {
                 let bind = frontend::bind(frame)?;
                 let values = (frame.len() - bind.rest.len()) as u32;
-                What::Bind { statement: self.statement(bind.statement).cloned(), values }
+                let statement = self.statement(bind.statement).cloned();
+                let deallocates = statement.as_deref().and_then(|one| deallocated_name(&one.analysis.shape));
+                if deallocates.is_some() || !self.deallocating.is_empty() {
+                    let portal = bind.portal.into();
+                    self.note_deallocating(portal, deallocates);
+                }
+                What::Bind { statement, values }
             }
             b'D' | b'C' => {
                 let target = frontend::target(frame)?;
@@ -258,6 +271,7 @@ impl Session {
                     _ => What::ClosePortal,
                 }
             }
+            b'E' if !self.deallocating.is_empty() => self.executed_portal(start, end),
             b'E' => What::Execute,
             b'H' => What::Flush,
             other => return Err(Malformed::Tag(other)),

@@ -269,6 +269,13 @@ impl Upstream {
             (b'C', Some(Expected::Deallocate { client_name, statement })) => {
                 Ok(deallocation(client_name, *statement, to))
             }
+            (b'C' | b's', Some(Expected::Deallocation(..))) => {
+                if !frame.ends_with(b"\0\0\0\x0fDEALLOCATE\0") {
+                    // The portal was another, a cursor.
+                    self.not_deallocated(to);
+                }
+                self.answered()
+            }
             (b'I' | b's', Some(Expected::Execute | Expected::Query)) => self.executed(),
             (b'T' | b'c', Some(Expected::Query)) | (b'c', Some(Expected::Execute)) => Ok(Verdict::Keep),
             (b'H', Some(Expected::Query | Expected::Execute)) => Ok(Verdict::Keep),
@@ -347,6 +354,14 @@ impl Upstream {
         }
     }
 
+    /// What stands under a client's name, to be deallocated, stands there still.
+    fn not_deallocated<R: Receiver>(&mut self, to: &mut R) {
+        if let Some(Expected::Deallocation(client_name, statement)) = self.expected.front() {
+            to.close_skipped(client_name, statement);
+            self.litter.push(client_name.clone());
+        }
+    }
+
     fn answered(&mut self) -> Result<Verdict, Error> {
         self.expected.pop_front();
         Ok(Verdict::Keep)
@@ -413,6 +428,7 @@ impl Upstream {
         to.error(sqlstate);
         let replacement =
             replacement.or_else(|| whole.then(|| own_names::translated(frame, sqlstate, |id| to.name_of(id)))?);
+        self.not_deallocated(to);
         if self.expected.front().is_some_and(|expected| !expected.readies()) {
             self.skip_to_sync(to);
         }

@@ -187,6 +187,8 @@ pub enum Expected {
     },
     /// CommandComplete, EmptyQueryResponse or PortalSuspended, rows or COPY before it.
     Execute,
+    /// CommandComplete of a portal's DEALLOCATE: the client's name, for which something stands there, and what it was.
+    Deallocation(Box<[u8]>, Arc<Prepared>),
     /// Nothing from the server: this bare message goes to the client in its place.
     Local {
         /// ParseComplete or CloseComplete; 0 for nothing, where a Query drops the unnamed statement.
@@ -200,8 +202,7 @@ pub enum Expected {
     Sync,
     /// Everything up to ReadyForQuery.
     Query,
-    /// The same, of a Query without effect that stands for the DEALLOCATE of a statement that the client prepared through
-    /// the protocol: the server knows it by another name, or not at all.
+    /// The same, of a Query without effect that stands for a DEALLOCATE of what was prepared through the protocol.
     Deallocate {
         /// The client's name for it.
         client_name: Box<[u8]>,
@@ -233,7 +234,7 @@ impl Expected {
             Self::Bind => "BindComplete",
             Self::Close { .. } => "CloseComplete",
             Self::Describe { .. } => "RowDescription or NoData",
-            Self::Execute => "CommandComplete",
+            Self::Execute | Self::Deallocation(..) => "CommandComplete",
             Self::Local { .. } => "nothing",
             Self::Sync => "ReadyForQuery",
             Self::Query | Self::Deallocate { .. } | Self::Amended(_) | Self::Refused(_) => "the answer to a Query",
@@ -594,7 +595,8 @@ impl Upstream {
             Expected::Local { tag: b'1', client_name, statement: Some(statement) } => {
                 to.parse_failed(&client_name, statement.id);
             }
-            Expected::Local { client_name, statement: Some(statement), .. } => {
+            Expected::Local { client_name, statement: Some(statement), .. }
+            | Expected::Deallocation(client_name, statement) => {
                 to.close_skipped(&client_name, &statement);
             }
             _ => {}

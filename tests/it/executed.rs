@@ -181,3 +181,113 @@ fn what_was_deallocated_unseen_is_missed_once() {
         assert_eq!(told(client, &query("EXECUTE a"), 1), ["a", "SELECT 1"]);
     }
 }
+
+/// All that a client is told up to `ready` times ReadyForQuery, values and words where they matter.
+#[track_caller]
+fn heard(client: &mut Raw, bytes: &[u8], ready: usize) -> Vec<String> {
+    client.send(bytes);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+    let answer = (0..ready).flat_map(|_| client.until(b'Z'));
+    answer
+        .map(|(tag, body)| match tag {
+            b'D' => format!("D {}", text(&body[6..])),
+            b'E' => format!("E {}", sqlstate(&body)),
+            _ => {
+                format!("{} {}", char::from(tag), if matches!(tag, b'C' | b'Z') { text(&body) } else { String::new() })
+            }
+        })
+        .collect()
+}
+
+/// DEALLOCATE through the extended protocol, with others in a group or in a transaction, is answered as it is without a gateway.
+#[test]
+fn a_group_deallocates_what_was_prepared_through_the_protocol() {
+    let database = database("deallocated_in_groups");
+    let gateway = Gateway::setup().pool("size = 2").start();
+    let log_in = |port| Raw::log_in(port, "demo", &database);
+    let (mut client, mut other) = (log_in(gateway.port), log_in(gateway.port));
+    let mut plain = log_in(gateway.cluster.primary().port());
+    let bind = |name: &str, portal: &str| {
+        message(b'B', &[portal.as_bytes(), b"\0", name.as_bytes(), b"\0\0\0\0\0\0\0"].concat())
+    };
+    let execute = |portal: &str| message(b'E', &[portal.as_bytes(), b"\0\0\0\0\0"].concat());
+    let say = |text: &str| [parse("", text), bind("", ""), execute("")].concat();
+    let (a, b, one, zero) = (say("deallocate a"), say("DEALLOCATE PREPARE \"b\""), say("select 1"), say("select 1/0"));
+    let (end, flush, portal) = (sync(), message(b'H', b""), bind("", "p"));
+    let named = parse("d", "deallocate a");
+    let cases: Vec<(&str, Vec<Vec<&[u8]>>)> = vec![
+        ("alone", vec![vec![&a, &end], vec![&a, &end]]),
+        ("first", vec![vec![&a, &one, &end]]),
+        ("last", vec![vec![&one, &a, &end]]),
+        ("two", vec![vec![&a, &b, &end]]),
+        ("the same twice", vec![vec![&a, &a, &b, &end]]),
+        ("an error before", vec![vec![&zero, &a, &end]]),
+        ("an error behind", vec![vec![&a, &zero, &end]]),
+    ];
+    let nosuch = say("deallocate nosuch");
+    let all = say("deallocate all");
+    let (run_a, again) = ([bind("a", ""), execute("")].concat(), parse("a", "select 'new'"));
+    let described =
+        [parse("", "deallocate a"), message(b'D', b"S\0"), bind("", ""), message(b'D', b"P\0"), execute("")];
+    let described = described.concat();
+    let to_portal = [parse("", "deallocate a"), portal.clone()].concat();
+    let to_both = [parse("", "deallocate b"), bind("", ""), named.clone(), bind("d", "p")].concat();
+    let (named_one, named_run) = (named.clone(), [bind("d", ""), execute("")].concat());
+    let (begin, commit, fail) = (query("BEGIN; SELECT 1"), query("COMMIT"), query("BEGIN; SELECT 1/0"));
+    let (waiting, selects) = (query("BEGIN"), query("select 1"));
+    let (of_p, of_none) = (execute("p"), execute(""));
+    let parse_and_a = [parse("c", "select 1"), say("deallocate c"), bind("c", ""), execute("")].concat();
+    let more: Vec<(&str, Vec<Vec<&[u8]>>)> = vec![
+        ("none of that name before", vec![vec![&nosuch, &a, &end]]),
+        ("none of that name behind", vec![vec![&a, &nosuch, &end]]),
+        ("all", vec![vec![&one, &all, &one, &end]]),
+        ("all, then one", vec![vec![&all, &a, &end]]),
+        ("one, then all", vec![vec![&a, &all, &end]]),
+        ("bound behind", vec![vec![&a, &run_a, &end]]),
+        ("bound ahead", vec![vec![&run_a, &a, &end]]),
+        ("parsed behind", vec![vec![&a, &again, &run_a, &end]]),
+        ("parsed behind, and an error", vec![vec![&zero, &a, &again, &run_a, &end]]),
+        ("parsed and gone", vec![vec![&parse_and_a, &end]]),
+        ("described", vec![vec![&described, &one, &end]]),
+        ("a named one twice", vec![vec![&named_one, &end], vec![&named_run, &end], vec![&named_run, &end]]),
+        ("a named one twice in a group", vec![vec![&named_one, &named_run, &named_run, &end]]),
+        ("in a block", vec![vec![&begin], vec![&a, &end], vec![&a, &end], vec![&commit]]),
+        ("in a block at once", vec![vec![&begin, &a, &end, &a, &end, &commit]]),
+        ("in a block that waits", vec![vec![&waiting], vec![&a, &end], vec![&selects], vec![&commit]]),
+        ("in a block that waits, with others", vec![vec![&waiting], vec![&a, &one, &end], vec![&commit]]),
+        ("in a failed block", vec![vec![&fail], vec![&a, &end], vec![&commit]]),
+        ("pipelined", vec![vec![&a, &one, &end, &run_a, &end, &b, &one, &end]]),
+        ("pipelined with an error", vec![vec![&zero, &a, &end, &run_a, &end, &a, &one, &end, &a, &one, &end]]),
+        ("a Query behind", vec![vec![&one, &a, &end, &selects]]),
+        ("with a Flush", vec![vec![&one, &flush, &a, &flush, &run_a, &end]]),
+        ("a portal", vec![vec![&begin], vec![&to_portal, &end], vec![&of_p, &of_p, &end], vec![&commit]]),
+        ("two portals", vec![vec![&to_both, &of_p, &of_none, &end]]),
+        ("no portal", vec![vec![&to_portal, &of_none, &end]]),
+        ("a portal of before", vec![vec![&to_portal, &of_p, &end], vec![&again, &end], vec![&of_p, &end]]),
+    ];
+    let select = |name: &str| parse(name, &format!("select '{name}', pg_current_xact_id() is null"));
+    for (what, writes) in cases.iter().chain(&more) {
+        let prepared = [select("a"), select("b"), end.clone()].concat();
+        for client in [&mut client, &mut plain] {
+            assert_eq!(heard(client, &prepared, 1), ["1 ", "1 ", "Z I"], "{what}");
+        }
+        // Another server may be the next.
+        heard(&mut other, &query("BEGIN; SELECT pg_current_xact_id()"), 1);
+        for (at, write) in writes.iter().enumerate() {
+            let ready = write.iter().filter(|part| matches!(part[0], b'S' | b'Q')).count();
+            let bytes = write.concat();
+            assert_eq!(heard(&mut client, &bytes, ready), heard(&mut plain, &bytes, ready), "{what}, {at}");
+        }
+        heard(&mut other, &query("COMMIT"), 1);
+        for text in ["a", "b", "c", "d"] {
+            let bytes = [bind(text, ""), execute(""), end.clone()].concat();
+            assert_eq!(heard(&mut client, &bytes, 1), heard(&mut plain, &bytes, 1), "{what}: {text}");
+        }
+        for client in [&mut client, &mut plain] {
+            heard(client, &query("DEALLOCATE ALL"), 1);
+        }
+        // Nothing is left on the servers that PREPARE would meet.
+        let text = "PREPARE a AS SELECT 1; DEALLOCATE a; PREPARE b AS SELECT 1; DEALLOCATE b";
+        assert_eq!(heard(&mut client, &query(text), 1), heard(&mut plain, &query(text), 1), "{what}");
+    }
+}
