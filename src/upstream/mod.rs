@@ -334,17 +334,6 @@ impl Upstream {
         }
     }
 
-    /// The plans in the process were discarded: those to come are made under `settings`.
-    pub fn plans_discarded(&mut self, settings: &Arc<Settings>) {
-        self.plans.discarded(settings);
-        self.prepared.plans_discarded();
-    }
-
-    /// The plans in the process may have been discarded: a refusal takes nothing of that back.
-    pub fn plans_may_be_gone(&mut self) {
-        self.prepared.plans_discarded();
-    }
-
     /// Makes this connection's process known to those who hear of its notifications.
     pub fn enroll(&mut self, notifiers: &Arc<Notifiers>) {
         self.notifiers = Some((Arc::clone(notifiers), notifiers.enroll(self.key.pid)));

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::Settings;
+use super::{Settings, Upstream};
 use crate::sql::FOLDING;
 
 /// What a server process keeps.
@@ -50,7 +50,7 @@ impl Plans {
     }
 
     /// They were discarded: from now on they are made under `settings`, for the session that has the server.
-    pub(super) fn discarded(&mut self, settings: &Arc<Settings>) {
+    fn discarded(&mut self, settings: &Arc<Settings>) {
         self.under = Some(Arc::clone(settings));
         self.own = true;
     }
@@ -58,6 +58,19 @@ impl Plans {
     /// The session that has the server, and keeps it, has changed what they are made under: nobody else can use them.
     pub fn mix(&mut self) {
         self.under = None;
+    }
+}
+
+impl Upstream {
+    /// The plans in the process were discarded: those to come are made under `settings`.
+    pub fn plans_discarded(&mut self, settings: &Arc<Settings>) {
+        self.plans.discarded(settings);
+        self.prepared.plans_discarded();
+    }
+
+    /// The plans in the process may have been discarded: a refusal takes nothing of that back.
+    pub fn plans_may_be_gone(&mut self) {
+        self.prepared.plans_discarded();
     }
 }
 
