@@ -11,6 +11,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::cancel::Handle;
@@ -220,9 +221,13 @@ impl Conversation {
     }
 
     async fn unit(&mut self) -> Result<(), End> {
+        // It may want another server than the one that it was left, which is tried first.
+        let mut tried = None;
         if self.lingers.is_some() && (self.session.sets_custom() || self.session.gives("temp_buffers")) {
-            // It may want another server than the one that it was left.
-            self.linger_no_more();
+            tried = self.session.repeatable(UNIT_LIMIT, Fault::Process.allows()).map(BytesMut::from);
+            if tried.is_none() {
+                self.linger_no_more();
+            }
         }
         if self.held.is_none() {
             self.session.regain(false);
@@ -273,6 +278,9 @@ impl Conversation {
         }
         if self.held.is_some() {
             self.rerun.disarm();
+            if let Some(unit) = tried {
+                self.rerun.arm(&unit, Fault::Process);
+            }
             return self.go_on(decided).await;
         }
         let second = self.rerun.take_second();

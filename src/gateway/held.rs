@@ -117,6 +117,7 @@ impl Conversation {
                     }
                     written::sent(&mut self.writes, &mut self.keyed, &self.account.cluster, &route);
                 }
+                self.home.goes_back(&self.session);
                 lent.pool().node.count_sent(route.target.role);
                 let counters = self.tally.worker(self.worker);
                 counters.statements.one();

@@ -21,7 +21,7 @@ use std::time::Duration;
 use super::private;
 use crate::pool::{Lent, Wish};
 use crate::session::Session;
-use crate::sql::Effects;
+use crate::sql::{Effects, Kind};
 use crate::topology::Role;
 use crate::upstream::{Answer, ErrorReply, Sequences, Settings};
 
@@ -53,11 +53,22 @@ pub(super) struct Home {
     in_vain: u8,
     /// It has made something temporary since it holds the server.
     temporary: bool,
+    /// And has gone back to a savepoint since.
+    returned: bool,
 }
 
 impl Home {
     pub(super) fn new(id: u64) -> Self {
-        Self { id, last: 0, advanced_on: 0, advancing: false, wants_new: None, in_vain: 0, temporary: false }
+        Self {
+            id,
+            last: 0,
+            advanced_on: 0,
+            advancing: false,
+            wants_new: None,
+            in_vain: 0,
+            temporary: false,
+            returned: false,
+        }
     }
 
     /// The server that would be best for the unit at hand.
@@ -65,6 +76,7 @@ impl Home {
     pub(super) fn wish(&mut self, session: &Session) -> Wish {
         self.advancing = false;
         self.temporary = false;
+        self.returned = false;
         if self.wants_new == Some(true) && !session.pins.temporary {
             self.wants_new = Some(false);
             return Wish::New;
@@ -130,10 +142,13 @@ impl Home {
 
     /// Whether they were made before the session's first temporary object, which is about to be made.
     fn shadows(&self, lent: &Lent, session: &Session) -> bool {
-        lent.upstream.plans.had_temporary
-            && session.effects().any(Effects::TEMPORARY)
-            && !self.temporary
-            && !session.pins.temporary
+        if !lent.upstream.plans.had_temporary || !session.effects().any(Effects::TEMPORARY) {
+            return false;
+        }
+        // What was noted of the transaction before was undone, perhaps.
+        let undone = || self.returned || returns_to_savepoint(session);
+        let first = !self.temporary || undone() && session.shapes().any(|shape| shape.effects.any(Effects::TEMPORARY));
+        first && !session.pins.temporary
     }
 
     /// What is about to be sent may make a temporary object.
@@ -141,6 +156,12 @@ impl Home {
     pub(super) fn makes_temporary(&mut self, lent: &mut Lent) {
         lent.upstream.plans.had_temporary = true;
         self.temporary = true;
+    }
+
+    /// What is sent may undo that, down to the temporary schema (`AtEOSubXact_Namespace` in `namespace.c`).
+    #[inline]
+    pub(super) fn goes_back(&mut self, session: &Session) {
+        self.returned |= self.temporary && returns_to_savepoint(session);
     }
 
     /// Whether a server holds sequence values that the unit at hand must not be told of, or that it is better rid of. Never
@@ -167,6 +188,11 @@ impl Home {
 fn meets_plans(lent: &Lent, session: &Session) -> bool {
     let prepares = session.effects().any(Effects::SQL_PREPARE) && !session.pins.sql_prepare;
     !lent.upstream.plans.own && (prepares || session.refolds && session.takes_snapshot())
+}
+
+/// Whether a unit goes back to a savepoint.
+fn returns_to_savepoint(session: &Session) -> bool {
+    session.shapes().flat_map(|shape| &shape.statements).any(|statement| statement.kind == Kind::RollbackTo)
 }
 
 /// Makes a server make all plans anew, under `settings`. `Some`: it refused.

@@ -61,7 +61,7 @@ impl Conversation {
                     let actual = self.session.audited(&audit, &answer);
                     let settings = &self.context.settings;
                     self.session.settings = settings.intern((*self.session.settings).clone());
-                    lent.upstream.plans.had_temporary |= self.session.pins.temporary;
+                    lent.upstream.plans.had_temporary |= self.session.temporary_schema;
                     lent.upstream.settings = actual.map(|actual| settings.intern(actual));
                     audit.starts.then(|| Starts::read(&answer))
                 }

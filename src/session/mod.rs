@@ -117,6 +117,8 @@ pub struct Session {
     pub channels: Option<Vec<Box<[u8]>>>,
     /// Channels that the session hears of from elsewhere than from its server.
     pub elsewhere: Vec<Box<[u8]>>,
+    /// The server's process had a temporary schema at the last audit, whatever is left in it.
+    pub temporary_schema: bool,
     /// Its server has notified the client since this was cleared last.
     pub notified: bool,
     /// DISCARD ALL has ended all listening since this was cleared last.
@@ -280,6 +282,7 @@ impl Session {
             deferred: Deferred::default(),
             channels: Some(Vec::new()),
             elsewhere: Vec::new(),
+            temporary_schema: false,
             notified: false,
             discarded: false,
             redefines: false,

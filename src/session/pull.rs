@@ -120,6 +120,7 @@ impl Session {
                     self.ignore(header, available);
                     continue;
                 }
+                b'P' if busy && self.effects != Effects::NONE && self.may_be_misread(header) => return self.wait(copy),
                 b'p' => Err(Malformed::Tag(b'p')),
                 _ => self.message(header, available),
             };
@@ -325,6 +326,17 @@ impl Session {
         };
         let bound = |op: &Op| matches!(&op.what, What::Bind { statement: Some(one), .. } if makes(&one.analysis.shape));
         self.effects.any(ANY) || self.touched.iter().any(|name| some(name)) || self.unit.ops.iter().any(bound)
+    }
+
+    /// Whether constants of the Parse at hand may be read otherwise than is known: something in flight sets that. Once it has ended
+    /// that is known, unless it is in the same transaction.
+    #[cold]
+    fn may_be_misread(&self, header: Header) -> bool {
+        let sets =
+            self.effects.any(Effects::ALL_SETTINGS) || self.touched.iter().any(|name| makes_constants(name, true));
+        let frame = self.input.get(self.cursor..self.cursor + header.len).filter(|_| sets);
+        let parse = frame.and_then(|frame| frontend::parse(frame).ok());
+        parse.is_some_and(|parse| !parse.name.is_empty() && has_constants(parse.text))
     }
 
     /// The unnamed statement, which is about to be another.

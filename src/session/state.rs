@@ -426,6 +426,7 @@ impl Session {
         self.channels = names.map(channels).or_else(|| (!flags.contains('l')).then(Vec::new));
         let flag = |c: char| flags.contains(c);
         self.pins.temporary = flag('t');
+        self.temporary_schema = flag('s');
         if !self.pins.temporary {
             self.scope.own = 0;
         }
@@ -491,11 +492,12 @@ pub(super) fn decode(hex: &str) -> Option<Vec<u8>> {
 
 /// One column of letters, one for each kind of state that cannot follow, and behind a colon the channels' names, in digits as
 /// [`VALUE_SQL`] gives them, unless they are very many. What is temporary, of whatever kind, depends on the
-/// temporary schema: that is how PostgreSQL finds it at a session's end (`RemoveTempRelations` in `namespace.c`).
+/// temporary schema: that is how PostgreSQL finds it at a session's end (`RemoveTempRelations` in `namespace.c`). That schema itself
+/// stays (`s`).
 const PINS_SQL: &str = "SELECT pg_catalog.concat(\
-CASE WHEN pg_catalog.pg_my_temp_schema() <> 0::pg_catalog.oid AND \
+CASE WHEN pg_catalog.pg_my_temp_schema() <> 0::pg_catalog.oid THEN CASE WHEN \
 EXISTS (SELECT 1 FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass \
-AND refobjid = pg_catalog.pg_my_temp_schema()) THEN 't' END,\
+AND refobjid = pg_catalog.pg_my_temp_schema()) THEN 'ts' ELSE 's' END END,\
 CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_locks WHERE locktype = 'advisory' \
 AND pid = pg_catalog.pg_backend_pid()) THEN 'a' END,\
 CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_cursors WHERE is_holdable) THEN 'h' END,\

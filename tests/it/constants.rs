@@ -252,3 +252,45 @@ fn a_moment_is_that_of_the_clients_own_parse() {
     let held = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT now() >%'";
     assert_eq!(say(&mut first, &query(held)), "1");
 }
+
+/// A Parse that comes right behind a SET of an earlier transaction is read under what that has set.
+#[test]
+fn what_is_set_ahead_in_the_same_pipeline_counts() {
+    let database = database("constants_pipelined");
+    let gateway = Gateway::setup().pool("size = 3").weights(0, 0).start();
+    let mut plain = Raw::log_in(gateway.cluster.primary().port(), "demo", &database);
+    for (setting, values, text, _) in CASES {
+        let sets = |value: &str| query(&format!("SET {setting} = '{value}'"));
+        let by_group = |value: &str| {
+            let text = format!("\0SET {setting} = '{value}'\0\0\0");
+            [message(b'P', text.as_bytes()), message(b'B', b"\0\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0")].concat()
+        };
+        for set in [sets(values[1]), [by_group(values[1]), message(b'S', b"")].concat()] {
+            let mut client = Raw::log_in(gateway.port, "demo", &database);
+            for client in [&mut client, &mut plain] {
+                assert_eq!(client.ask("SET escape_string_warning = off"), "");
+                client.send(&[set.clone(), prepare(text), run(false)].concat());
+                client.until(b'Z');
+                client.until(b'Z');
+            }
+            let expected = plain.first();
+            assert_eq!(client.first(), expected, "{setting}");
+            for value in values {
+                assert_eq!(client.ask(&format!("SET {setting} = '{value}'")), "");
+                // Two more take its server, and another setting to it.
+                let mut others = [0, 1].map(|_| Raw::log_in(gateway.port, "demo", &database));
+                for other in &mut others {
+                    other.send(&query(&format!("BEGIN; SET LOCAL {setting} = '{}'; SELECT pg_sleep(0.01)", values[0])));
+                }
+                for other in &mut others {
+                    other.until(b'Z');
+                    assert_eq!(other.ask("COMMIT"), "");
+                }
+                assert_eq!(say(&mut client, &run(false)), expected, "{setting}, then {value}");
+            }
+            for step in ["DEALLOCATE ALL", &format!("RESET {setting}")] {
+                assert_eq!(plain.ask(step), "");
+            }
+        }
+    }
+}

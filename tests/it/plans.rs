@@ -384,3 +384,59 @@ fn a_group_comes_to_the_error_that_comes_first() {
     assert_eq!(told[0], told[1]);
     assert_eq!(told[0][0].1.as_deref(), Some("34000"));
 }
+
+/// Nor is one that was made before if what others had made temporary is gone already, or if the session goes back to before its
+/// first one.
+#[test]
+fn a_temporary_schema_is_known_when_nothing_is_left_in_it() {
+    let database = database("plans_temporary_schema");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").weights(0, 0).start();
+    let mut owner = Raw::log_in(gateway.cluster.primary().port(), "demo", &database);
+    for step in [
+        "CREATE TABLE t (a int)",
+        "INSERT INTO t VALUES (1), (2)",
+        "CREATE FUNCTION counted() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM t); END'",
+        "CREATE FUNCTION made(text) RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUTE $1; END'",
+    ] {
+        assert_eq!(owner.ask(step), "");
+    }
+    let log_in = |port| Raw::log_in(port, "demo", &database);
+    let temporary = "CREATE TEMP TABLE t (a int) ON COMMIT DROP";
+    for made in [
+        format!("SELECT made('{temporary}')"),
+        format!("DO 'BEGIN EXECUTE ''{temporary}''; END'"),
+        "BEGIN; CREATE TEMP TABLE other () ON COMMIT DROP; COMMIT".to_owned(),
+    ] {
+        let mut one = log_in(gateway.port);
+        assert_eq!(one.ask(&made), "");
+        drop(one);
+        for steps in [
+            &[
+                "SELECT counted()",
+                "CREATE TEMP TABLE t (a int)",
+                "SELECT counted()",
+                "DROP TABLE t",
+                "SELECT counted()",
+            ][..],
+            &[
+                "BEGIN",
+                "SELECT counted()",
+                "SAVEPOINT a",
+                "CREATE TEMP TABLE t (a int)",
+                "SELECT counted()",
+                "ROLLBACK TO a",
+                "SELECT counted()",
+                "CREATE TEMP TABLE t (a int)",
+                "SELECT counted()",
+                "ROLLBACK TO a; CREATE TEMP TABLE t (a int); SELECT counted()",
+                "ROLLBACK",
+                "SELECT counted()",
+            ],
+        ] {
+            let (mut client, mut plain) = (log_in(gateway.port), log_in(gateway.cluster.primary().port()));
+            for (at, step) in steps.iter().enumerate() {
+                assert_eq!(client.ask(step), plain.ask(step), "{made}: {at} of {}: {step}", steps.len());
+            }
+        }
+    }
+}

@@ -133,6 +133,34 @@ fn who_asks_next_is_told_though_others_wait() {
     asks_while_others_wait(&gateway, &database, 10);
 }
 
+/// What it sets before it asks may want another server, and mostly does not.
+#[test]
+fn who_sets_something_first_is_told_as_well() {
+    let database = prepared("asks_behind_set");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"10s\"").weights(0, 0).start();
+    let mut first = Raw::log_in(gateway.port, "demo", &database);
+    let value = first.ask("SELECT nextval('a')");
+    assert_eq!(first.ask("SELECT lastval()"), value);
+    drop(first);
+    let mut other = Raw::log_in(gateway.port, "demo", &database);
+    for set in ["SET app.x = '1'", "SET temp_buffers = '16MB'", "SELECT set_config('app.x', '2', false)"] {
+        let in_time = (0..20).any(|_| {
+            let mut client = Raw::log_in(gateway.port, "demo", &database);
+            let begun = Instant::now();
+            let value = client.ask("SELECT nextval('a')");
+            other.send(&query("SELECT nextval('a')"));
+            client.ask(set);
+            let told = client.ask("SELECT lastval()");
+            let in_time = begun.elapsed() < Duration::from_millis(150);
+            assert!(!in_time || told == value, "{set}: {told}");
+            drop(client);
+            other.first();
+            in_time
+        });
+        assert!(in_time, "{set}");
+    }
+}
+
 /// The very first as well.
 #[test]
 fn who_asks_first_is_told_though_others_wait() {
