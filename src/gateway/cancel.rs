@@ -211,6 +211,8 @@ impl Registry {
         // Entered under the lock: the session cannot give the server back in between.
         let running = handle.work.lock().server.as_ref().map(|(gate, target)| (gate.enter(), Arc::clone(target)));
         match running {
+            // The client was answered: there is nothing to cancel.
+            Some((guard, _)) if guard.is_shut() => {}
             Some((guard, target)) => {
                 if let Err(error) = target.connector.cancel(&target.key).await {
                     tracing::warn!(pid = key.pid, %error, "a cancel request could not be passed on");

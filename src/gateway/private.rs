@@ -7,10 +7,12 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::io;
+use crate::net;
 use crate::observe::Counter;
-use crate::pool::{Lent, Server};
+use crate::pool::{Lent, Server, ShutGate};
 use crate::upstream::{Answer, Error, ErrorReply, Prepared, Private, Settings, leaves_name, value_sql};
 use crate::wire::{TransactionStatus, backend};
 
@@ -192,8 +194,16 @@ fn verbatim(refused: ErrorReply, answer: &Answer) -> ErrorReply {
     ErrorReply { verbatim: answer.error.clone().map(Box::new), ..refused }
 }
 
-/// How often a question is asked that cancel requests hit.
+/// How often a question is asked that cancel requests hit, and how long those are waited for that are on their way.
 const ATTEMPTS: usize = 20;
+const ON_THEIR_WAY: Duration = Duration::from_secs(1);
+
+/// Keeps the client's cancel requests from a server on which nothing of the client's runs: one had hit a question. Cancel-safe.
+async fn undisturbed(lent: &Lent) -> ShutGate {
+    let shut = lent.gate.shut();
+    let _ = net::timeout(ON_THEIR_WAY, lent.gate.emptied()).await;
+    shut
+}
 
 /// Asks for state of the session outside a transaction. Neither the session's own `statement_timeout` nor a cancel request that
 /// came too late for the client's statement keeps it from being answered, nor that the node is out. `sql` ends with a semicolon;
@@ -207,9 +217,13 @@ pub(super) fn ask_whatever_it_takes<'a>(lent: &'a mut Lent, sql: &'a str) -> Ask
         // The session may have made SERIALIZABLE its default, which a standby refuses.
         let (begin, end) = if standby { ("BEGIN ISOLATION LEVEL READ COMMITTED;", "COMMIT") } else { ("", "") };
         let mut answer = asking(lent, &format!("{begin}{sql}{end}")).await?;
+        let mut shut = None;
         for _ in 0..ATTEMPTS {
             if !cancelled(&answer) {
                 break;
+            }
+            if shut.is_none() {
+                shut = Some(undisturbed(lent).await);
             }
             if lent.upstream.status() != TransactionStatus::Idle {
                 // That may be hit as well.
@@ -237,9 +251,13 @@ pub(super) fn ask_whatever_it_takes<'a>(lent: &'a mut Lent, sql: &'a str) -> Ask
 pub(super) fn run_whatever_it_takes<'a>(lent: &'a mut Lent, text: &'a str, patience: Patience) -> Asking<'a> {
     Box::pin(async move {
         let mut answer = run_in(lent, &[text], patience).await?;
+        let mut shut = None;
         for _ in 0..ATTEMPTS {
             if !cancelled(&answer) {
                 break;
+            }
+            if shut.is_none() {
+                shut = Some(undisturbed(lent).await);
             }
             if lent.upstream.status() != TransactionStatus::Idle {
                 run_in(lent, &["ROLLBACK"], patience).await?;
@@ -301,9 +319,13 @@ async fn bring_settings(
         let timeout = held.is_none_or(|settings| settings.bytes("statement_timeout").is_some());
         // What the client cancels ahead of its statement is cancelled with that.
         let attempts = if behind.is_some() { ATTEMPTS } else { usize::from(timeout) };
+        let mut shut = None;
         for _ in 0..attempts {
             if !cancelled(&answer) {
                 break;
+            }
+            if behind.is_some() && shut.is_none() {
+                shut = Some(undisturbed(lent).await);
             }
             lent.upstream.settings = None;
             let sql = format!("SET LOCAL statement_timeout = 0;{discard}{}", wanted.transition(None));

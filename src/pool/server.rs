@@ -4,7 +4,7 @@
 //! Deliberately absent: when to cancel.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -56,6 +56,8 @@ pub struct CancelTarget {
 pub struct CancelGate {
     in_flight: AtomicUsize,
     empty: Notify,
+    /// Nothing of the client's runs: see [`CancelGate::shut`].
+    shut: AtomicBool,
     waits: Mutex<Option<Waker>>,
 }
 
@@ -64,6 +66,16 @@ impl CancelGate {
     pub fn enter(self: &Arc<Self>) -> CancelGuard {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         CancelGuard(Arc::clone(self))
+    }
+
+    /// Nothing of the client's runs until the guard is dropped: a cancel request of its would hit a question of the gateway's own.
+    pub fn shut(self: &Arc<Self>) -> ShutGate {
+        self.shut.store(true, Ordering::SeqCst);
+        ShutGate(Arc::clone(self))
+    }
+
+    fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::SeqCst)
     }
 
     /// Who waits for an answer of the server's is woken by [`CancelGate::wake`].
@@ -104,11 +116,29 @@ impl CancelGate {
 #[derive(Debug)]
 pub struct CancelGuard(Arc<CancelGate>);
 
+impl CancelGuard {
+    /// Whether it came when nothing of the client's ran.
+    #[must_use]
+    pub fn is_shut(&self) -> bool {
+        self.0.is_shut()
+    }
+}
+
 impl Drop for CancelGuard {
     fn drop(&mut self) {
         if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.empty.notify_waiters();
         }
+    }
+}
+
+/// See [`CancelGate::shut`].
+#[derive(Debug)]
+pub struct ShutGate(Arc<CancelGate>);
+
+impl Drop for ShutGate {
+    fn drop(&mut self) {
+        self.0.shut.store(false, Ordering::SeqCst);
     }
 }
 
