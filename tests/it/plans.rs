@@ -397,6 +397,7 @@ fn a_temporary_schema_is_known_when_nothing_is_left_in_it() {
         "INSERT INTO t VALUES (1), (2)",
         "CREATE FUNCTION counted() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM t); END'",
         "CREATE FUNCTION made(text) RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUTE $1; END'",
+        "CREATE FUNCTION quiet() RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN 1; END'",
     ] {
         assert_eq!(owner.ask(step), "");
     }
@@ -406,8 +407,17 @@ fn a_temporary_schema_is_known_when_nothing_is_left_in_it() {
         format!("SELECT made('{temporary}')"),
         format!("DO 'BEGIN EXECUTE ''{temporary}''; END'"),
         "BEGIN; CREATE TEMP TABLE other () ON COMMIT DROP; COMMIT".to_owned(),
+        format!("BEGIN; SELECT made('{temporary}'); COMMIT"),
     ] {
+        // A server of its own for each, which has had no other temporary table.
+        let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").weights(0, 0).start();
         let mut one = log_in(gateway.port);
+        assert_eq!(one.ask("SET pointsman.trace = on"), "");
+        eventually("the catalogue is read", || {
+            one.send(&query("SELECT quiet()"));
+            let told = |(tag, body): &(u8, Vec<u8>)| *tag == b'N' && String::from_utf8_lossy(body).contains(", reads:");
+            one.until(b'Z').iter().any(told)
+        });
         assert_eq!(one.ask(&made), "");
         drop(one);
         for steps in [
