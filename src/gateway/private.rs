@@ -121,8 +121,9 @@ pub(super) fn confirm<'a>(
     for_now: bool,
 ) -> Pin<Box<dyn Future<Output = Result<Option<ErrorReply>, PrivateError>> + Send + 'a>> {
     Box::pin(async move {
-        let (misread, plain): (Vec<_>, Vec<_>) =
-            statements.iter().cloned().partition(|statement| statement.may_be_misread(settings, for_now));
+        let (misread, plain): (Vec<_>, Vec<_>) = statements.iter().cloned().partition(|statement| {
+            statement.may_be_misread(settings, for_now) || statement.is_read_elsewhere(settings)
+        });
         for one in misread.chunks(1) {
             if let Some(refused) = confirm_as_read(lent, one, settings).await? {
                 return Ok(Some(refused));
@@ -132,16 +133,27 @@ pub(super) fn confirm<'a>(
     })
 }
 
-/// The same for one whose constants would mean something else under the settings at hand: it is prepared under those that it
-/// was read under, which hold no longer than that, whatever becomes of the client's transaction.
+/// The same for one whose constants, or whose names where nobody knows what it returns, would mean something else under the settings
+/// at hand: it is prepared under those that it was read under, which hold no longer than that, whatever becomes of the client's transaction.
 async fn confirm_as_read(
     lent: &mut Lent,
     statement: &[Arc<Prepared>],
     settings: &Arc<Settings>,
 ) -> Result<Option<ErrorReply>, PrivateError> {
+    let elsewhere = statement.iter().find(|statement| statement.is_read_elsewhere(settings));
+    let path = elsewhere.map(|statement| ("search_path", statement.search_path()));
+    let mut read_under = Arc::clone(settings);
+    if let Some((name, path)) = path {
+        let read_under = Arc::make_mut(&mut read_under);
+        match path {
+            Some(path) => read_under.set(name, path),
+            None => read_under.remove(name),
+        }
+    }
     let set: Vec<String> = statement
         .iter()
         .flat_map(|statement| statement.constants(settings))
+        .chain(path)
         .map(|(name, value)| {
             let value = value.map_or_else(|| "NULL".into(), value_sql);
             format!("pg_catalog.set_config('{name}',{value},true)")
@@ -156,7 +168,7 @@ async fn confirm_as_read(
     let begun = run(lent, &begin).await?;
     let mut refused = error_of(&begun).map(|refused| verbatim(refused, &begun));
     if refused.is_none() {
-        refused = confirm_now(lent, statement, settings).await?;
+        refused = confirm_now(lent, statement, &read_under).await?;
     }
     let ended = run(lent, end).await?;
     Ok(refused.or_else(|| error_of(&ended)))

@@ -242,6 +242,23 @@ impl Prepared {
         !self.unsettled && self.reading.1.each_ref().map(Option::as_deref) == now.names()
     }
 
+    /// Whether its names were looked up along another search path, and nobody was told yet what it returned there: a server must learn
+    /// that before it uses it under `settings`, as PostgreSQL lets it return nothing else.
+    #[must_use]
+    pub fn is_read_elsewhere(&self, settings: &Settings) -> bool {
+        self.search_path() != settings.bytes(NAMING[0])
+            && self.is_shared()
+            && !self.is_described()
+            && !self.unsettled
+            && self.is_planned()
+    }
+
+    /// The search path along which its names were looked up; `None`: the server's own.
+    #[must_use]
+    pub fn search_path(&self) -> Option<&[u8]> {
+        self.reading.1[0].as_deref()
+    }
+
     /// Whether a Parse under `settings` would give its constants another meaning.
     #[must_use]
     pub fn is_misread(&self, settings: &Settings) -> bool {

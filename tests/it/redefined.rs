@@ -260,3 +260,39 @@ fn a_session_sees_its_own_definitions_at_once() {
     ask(&mut client, &again(), "T2 ZI");
     ask(&mut client, &run("s", &[], false), "[1 one] ZI");
 }
+
+/// A statement that nobody has asked about keeps what it returned where it was parsed, on a server that has never seen it, too.
+#[test]
+fn another_search_path_changes_no_result() {
+    if direct() {
+        return;
+    }
+    let database = database("redefined_path");
+    let gateway = Gateway::setup().pool("size = 2").weights(0, 0).start();
+    let primary = gateway.cluster.primary();
+    let tables = "CREATE TABLE t AS SELECT 1 AS n; CREATE SCHEMA other; CREATE TABLE other.t AS SELECT 1 AS n, 2 AS m;
+                  GRANT USAGE ON SCHEMA other TO PUBLIC; GRANT ALL ON t, other.t TO PUBLIC";
+    primary.psql(&database, tables).unwrap();
+    let parse = message(b'P', b"n\0SELECT * FROM t WHERE n = $1\0\0\0");
+    let describe = [message(b'D', b"Sn\0"), sync()].concat();
+    let mut told = Vec::new();
+    for (port, elsewhere) in [(primary.port(), false), (gateway.port, false), (gateway.port, true)] {
+        let mut client = Raw::log_in(port, "demo", &database);
+        client.send(&[parse.clone(), sync(), query("SET search_path = other, public")].concat());
+        assert_eq!((client.first(), client.first()), (String::new(), String::new()));
+        if elsewhere {
+            let all =
+                format!("SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE datname = '{database}'");
+            primary.psql("postgres", &all).unwrap();
+        }
+        let mut answers = Vec::new();
+        for send in [&describe, &run("n", &[b"1"], true), &query("SET search_path = public"), &describe] {
+            client.send(send);
+            answers.push(brief(&client.until(b'Z')));
+        }
+        told.push(answers);
+    }
+    assert_eq!(told[0], told[1]);
+    assert_eq!(told[0], told[2]);
+    assert!(told[0][0].contains("0A000"), "{told:?}");
+}

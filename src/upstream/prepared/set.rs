@@ -64,7 +64,8 @@ impl PreparedSet {
     #[must_use]
     pub fn doubts(&self, statement: &Prepared, settings: &Arc<Settings>, for_now: bool) -> bool {
         if !statement.is_described() || !statement.is_shared() {
-            return self.misreads(statement, settings, for_now);
+            return self.misreads(statement, settings, for_now)
+                || statement.is_read_elsewhere(settings) && !self.held.contains_key(&statement.id);
         }
         match self.held.get(&statement.id) {
             Some(held) => {
