@@ -26,7 +26,7 @@ pub(super) use set::DOUBTED;
 pub use set::PreparedSet;
 
 use super::Settings;
-use crate::sql::{Analysis, Kind, OUTPUT, names_moment};
+use crate::sql::{Analysis, FOLDING, Kind, OUTPUT, names_moment};
 use crate::wire::frame::HEADER_LEN;
 
 /// Names a prepared statement within the process.
@@ -67,7 +67,7 @@ pub struct Prepared {
     reading: (Schema, Names),
     /// Where its names were looked up is not known.
     unsettled: bool,
-    /// Values of [`CONSTANTS`] under which it was read first, so far as they matter to it.
+    /// Values of [`CHARACTERS`] and [`FOLDING`] under which it was read first, so far as they matter to it.
     constants: Settings,
     /// Whether they matter.
     constant: bool,
@@ -111,33 +111,14 @@ type Names = [Option<Box<[u8]>>; 3];
 /// Settings that say which schemas names are looked up in.
 const NAMING: [&str; 3] = ["search_path", "role", "session_authorization"];
 
-/// Settings that say what a text's characters are.
+/// Settings that say what a text's characters are: values are made of those, and of what [`FOLDING`] lists, when a text is prepared.
 const CHARACTERS: [&str; 3] = ["backslash_quote", "client_encoding", "standard_conforming_strings"];
-
-/// Settings that say what a text's constants are, those of [`CHARACTERS`] included: values are made of them when a text is
-/// prepared.
-const CONSTANTS: [&str; 14] = [
-    "array_nulls",
-    "backslash_quote",
-    "bytea_output",
-    "client_encoding",
-    "datestyle",
-    "extra_float_digits",
-    "intervalstyle",
-    "lc_monetary",
-    "quote_all_identifiers",
-    "standard_conforming_strings",
-    "timezone",
-    "timezone_abbreviations",
-    "transform_null_equals",
-    "xmloption",
-];
 
 /// Whether a setting may change what a prepared text's constants mean, or what is worked out of a text without any.
 #[must_use]
 pub fn makes_constants(setting: &str, constant: bool) -> bool {
-    let matters = if constant { &CONSTANTS[..] } else { &OUTPUT[..] };
-    matters.iter().any(|name| setting.eq_ignore_ascii_case(name))
+    let any = |names: &[&str]| names.iter().any(|name| setting.eq_ignore_ascii_case(name));
+    if constant { any(&FOLDING) || any(&CHARACTERS) } else { any(&OUTPUT) }
 }
 
 /// Whether a setting may change what a text's names mean.
@@ -146,7 +127,7 @@ pub fn finds_names(setting: &str) -> bool {
     NAMING.iter().any(|name| setting.eq_ignore_ascii_case(name))
 }
 
-/// Whether [`CONSTANTS`] matter to a text: it has a string in it, a comparison with NULL, or a character beyond ASCII.
+/// Whether all of those matter to a text: it has a string in it, a comparison with NULL, or a character beyond ASCII.
 #[must_use]
 pub fn has_constants(text: &[u8]) -> bool {
     let dollar = |pair: &[u8]| pair[0] == b'$' && !pair[1].is_ascii_digit();
@@ -158,8 +139,10 @@ pub fn has_constants(text: &[u8]) -> bool {
 
 /// Those that matter to a text: [`OUTPUT`] for one without constants.
 fn constants(settings: Option<&Settings>, constant: bool) -> impl Iterator<Item = (&str, &[u8])> {
-    let matters = if constant { &CONSTANTS[..] } else { &OUTPUT[..] };
-    settings.into_iter().flat_map(Settings::iter).filter(|(name, _)| matters.contains(name))
+    let matters = move |name: &str| {
+        if constant { FOLDING.contains(&name) || CHARACTERS.contains(&name) } else { OUTPUT.contains(&name) }
+    };
+    settings.into_iter().flat_map(Settings::iter).filter(move |(name, _)| matters(name))
 }
 
 impl Reading<'_> {
@@ -276,8 +259,8 @@ impl Prepared {
     pub fn constants(&self, settings: &Settings) -> impl Iterator<Item = (&'static str, Option<&[u8]>)> {
         let same_names = Reading { settings: Some(settings), ..Reading::default() }.names()
             == self.reading.1.each_ref().map(Option::as_deref);
-        let names = if same_names { &CONSTANTS[..] } else { &CHARACTERS[..] };
-        names.iter().map(|name| (*name, self.constants.bytes(name)))
+        let folding = if same_names { &FOLDING[..] } else { &[] };
+        CHARACTERS.iter().chain(folding).map(|name| (*name, self.constants.bytes(name)))
     }
 
     /// A ParameterDescription of it came, whole.
