@@ -217,6 +217,18 @@ async fn undisturbed(lent: &Lent) -> ShutGate {
     shut
 }
 
+/// The same, and ends the transaction that was hit. `false`: there was one, and what ends it may have been hit as well.
+async fn ready_again(lent: &mut Lent, shut: &mut Option<ShutGate>, patience: Patience) -> Result<bool, PrivateError> {
+    if shut.is_none() {
+        *shut = Some(undisturbed(lent).await);
+    }
+    let idle = lent.upstream.status() == TransactionStatus::Idle;
+    if !idle {
+        run_in(lent, &["ROLLBACK"], patience).await?;
+    }
+    Ok(idle)
+}
+
 /// Asks for state of the session outside a transaction. Neither the session's own `statement_timeout` nor a cancel request that
 /// came too late for the client's statement keeps it from being answered, nor that the node is out. `sql` ends with a semicolon;
 /// rows whose first column is the name of a setting have its value in hexadecimal digits behind.
@@ -234,12 +246,7 @@ pub(super) fn ask_whatever_it_takes<'a>(lent: &'a mut Lent, sql: &'a str) -> Ask
             if !cancelled(&answer) {
                 break;
             }
-            if shut.is_none() {
-                shut = Some(undisturbed(lent).await);
-            }
-            if lent.upstream.status() != TransactionStatus::Idle {
-                // That may be hit as well.
-                asking(lent, "ROLLBACK").await?;
+            if !ready_again(lent, &mut shut, Patience::Endless).await? {
                 continue;
             }
             // A utility statement takes some ten microseconds: the least `statement_timeout` is a millisecond.
@@ -268,11 +275,7 @@ pub(super) fn run_whatever_it_takes<'a>(lent: &'a mut Lent, text: &'a str, patie
             if !cancelled(&answer) {
                 break;
             }
-            if shut.is_none() {
-                shut = Some(undisturbed(lent).await);
-            }
-            if lent.upstream.status() != TransactionStatus::Idle {
-                run_in(lent, &["ROLLBACK"], patience).await?;
+            if !ready_again(lent, &mut shut, patience).await? {
                 continue;
             }
             let begin = ["BEGIN ISOLATION LEVEL READ COMMITTED", "SET LOCAL statement_timeout = 0", text, "COMMIT"];
