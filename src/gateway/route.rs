@@ -130,7 +130,8 @@ pub(super) fn decide(
     let mut alters_starts = false;
     let mut vacates: Vec<Box<str>> = Vec::new();
     let mut useless = None;
-    let mut refolds = session.unit().opaque();
+    let opaque = session.unit().opaque();
+    let mut refolds = opaque;
     let mut noted: SmallVec<[(Effects, Arc<crate::sql::Shape>); 2]> = SmallVec::new();
     {
         let attributes = SessionAttributes(&session.settings);
@@ -222,7 +223,6 @@ pub(super) fn decide(
     if session.redefines {
         asker.cluster.redefined();
     }
-    let opaque = session.unit().opaque();
     for (effects, shape) in noted {
         session.note(effects, &shape);
     }

@@ -4,7 +4,8 @@
 //! Invariant: a session meets no plan that another made under other settings of [`FOLDING`] than its own, nor one that was made
 //! before its first temporary object, which PostgreSQL would have made anew then: `DISCARD PLANS` comes in between.
 //!
-//! Sources are read once for all, by `standard_conforming_strings`: where a session had that off nobody else comes.
+//! Sources are read once for all, by `standard_conforming_strings` and its like: a process that has read some otherwise is nobody
+//! else's ([`Upstream::spoiled`]).
 //!
 //! Deliberately absent: what a function sets while it runs and puts back itself; `backslash_quote`, which makes errors only.
 
