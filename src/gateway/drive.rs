@@ -544,7 +544,7 @@ impl Conversation {
         let doubtful = self.session.doubtful(&lent.upstream);
         if !doubtful.is_empty()
             && let Some(refused) =
-                private::confirm(lent, &doubtful, &self.session.settings, self.session.refolds).await?
+                private::confirm(lent, &doubtful, &self.session.settings, self.session.within()).await?
         {
             if lent.upstream.take_outdated() {
                 self.account.cluster.schema_changed();
@@ -563,7 +563,9 @@ impl Conversation {
         let fails = self.session.deferred.failed();
         let Some(prelude) = self.session.deferred.prelude() else { return Ok(None) };
         let answer = private::ask(lent, &prelude).await?;
-        self.session.deferred.begun();
+        for name in self.session.deferred.begun() {
+            self.session.touch(&name);
+        }
         let as_it_should = fails && answer.status == TransactionStatus::Failed;
         Ok(private::error_of(&answer).filter(|_| !as_it_should))
     }

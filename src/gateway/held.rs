@@ -103,7 +103,7 @@ impl Conversation {
             // Looked at again when that is known.
             Ok(_) if !doubtful.is_empty() && busy => self.blocked = true,
             Ok(_) if !doubtful.is_empty() => {
-                let confirmed = private::confirm(lent, &doubtful, &self.session.settings, self.session.refolds).await;
+                let confirmed = private::confirm(lent, &doubtful, &self.session.settings, self.session.within()).await;
                 return self.asked(confirmed).unwrap_or(Ok(()));
             }
             Ok(route) => {

@@ -13,7 +13,7 @@ use super::io;
 use crate::net;
 use crate::observe::Counter;
 use crate::pool::{Lent, Server, ShutGate};
-use crate::upstream::{Answer, Error, ErrorReply, Prepared, Private, Settings, leaves_name, value_sql};
+use crate::upstream::{Answer, Error, ErrorReply, Prepared, Private, Settings, Within, leaves_name, value_sql};
 use crate::wire::{TransactionStatus, backend};
 
 /// Why a private exchange failed: the connection is lost.
@@ -110,22 +110,22 @@ fn run_in<'a>(lent: &'a mut Lent, texts: &'a [&'a str], patience: Patience) -> A
 
 /// Prepares statements that clients know: with the result that they were told of, and with constants that mean what they meant
 /// when they were prepared first. `Some`: one cannot be prepared any more, or would return something else; PostgreSQL refuses such
-/// a statement with the same words (`RevalidateCachedQuery` in `plancache.c`). `for_now`: the transaction may have set others than
-/// `settings`.
+/// a statement with the same words (`RevalidateCachedQuery` in `plancache.c`). `within`: what the transaction may have set otherwise than
+/// `settings` say.
 ///
 /// Not cancel-safe, as [`ask`].
 pub(super) fn confirm<'a>(
     lent: &'a mut Lent,
     statements: &'a [Arc<Prepared>],
     settings: &'a Arc<Settings>,
-    for_now: bool,
+    within: Within,
 ) -> Pin<Box<dyn Future<Output = Result<Option<ErrorReply>, PrivateError>> + Send + 'a>> {
     Box::pin(async move {
         let (misread, plain): (Vec<_>, Vec<_>) = statements.iter().cloned().partition(|statement| {
-            statement.may_be_misread(settings, for_now) || statement.is_read_elsewhere(settings)
+            statement.may_be_misread(settings, within) || statement.is_read_elsewhere(settings, within)
         });
         for one in misread.chunks(1) {
-            if let Some(refused) = confirm_as_read(lent, one, settings).await? {
+            if let Some(refused) = confirm_as_read(lent, one, settings, within).await? {
                 return Ok(Some(refused));
             }
         }
@@ -139,21 +139,22 @@ async fn confirm_as_read(
     lent: &mut Lent,
     statement: &[Arc<Prepared>],
     settings: &Arc<Settings>,
+    within: Within,
 ) -> Result<Option<ErrorReply>, PrivateError> {
-    let elsewhere = statement.iter().find(|statement| statement.is_read_elsewhere(settings));
-    let path = elsewhere.map(|statement| ("search_path", statement.search_path()));
+    let elsewhere = statement.iter().filter(|statement| statement.is_read_elsewhere(settings, within));
+    let names: Vec<_> = elsewhere.flat_map(|statement| statement.names_to_set(settings, within)).collect();
     let mut read_under = Arc::clone(settings);
-    if let Some((name, path)) = path {
+    for (name, value) in &names {
         let read_under = Arc::make_mut(&mut read_under);
-        match path {
-            Some(path) => read_under.set(name, path),
+        match value {
+            Some(value) => read_under.set(name, *value),
             None => read_under.remove(name),
         }
     }
     let set: Vec<String> = statement
         .iter()
         .flat_map(|statement| statement.constants(settings))
-        .chain(path)
+        .chain(names)
         .map(|(name, value)| {
             let value = value.map_or_else(|| "NULL".into(), value_sql);
             format!("pg_catalog.set_config('{name}',{value},true)")

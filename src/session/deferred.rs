@@ -18,6 +18,8 @@ pub struct Deferred {
     texts: Vec<Box<[u8]>>,
     bytes: usize,
     savepoints: Vec<Box<str>>,
+    /// Names of what it sets.
+    settings: Vec<Box<str>>,
     read_only: Option<bool>,
     serializable: Option<bool>,
     /// A statement was refused; only the end of the transaction is accepted.
@@ -84,9 +86,14 @@ impl Deferred {
         Some(texts.join(&b"\n;\n"[..]))
     }
 
-    /// A server has answered the prelude: nothing waits any more.
-    pub fn begun(&mut self) {
-        *self = Self::default();
+    /// Whether it sets one of some settings.
+    pub(super) fn sets(&self, some: impl Fn(&str) -> bool) -> bool {
+        self.settings.iter().any(|name| some(name))
+    }
+
+    /// A server has answered the prelude: nothing waits any more. Returns the names of what that has set.
+    pub fn begun(&mut self) -> Vec<Box<str>> {
+        std::mem::take(self).settings
     }
 
     /// What a text of `len` bytes whose shape is `shape` means here; `None`: it needs a server.
@@ -146,6 +153,7 @@ impl Deferred {
                     (Kind::RollbackTo, Some(name)) => self.roll_back_to(name),
                     _ => {}
                 }
+                self.settings.extend(statement.settings.iter().cloned());
                 self.hold(text);
             }
             Step::Return => {

@@ -32,6 +32,7 @@ impl Session {
         if !self.unit.opens || up.status() == TransactionStatus::Failed {
             return doubtful;
         }
+        let within = self.within();
         let ops = &self.unit.ops;
         for (at, op) in ops.iter().enumerate() {
             if !self.statements.is_empty()
@@ -43,9 +44,9 @@ impl Session {
             let told = || ops.get(at + 1).is_some_and(|next| matches!(next.what, What::DescribePortal));
             let statement = match &op.what {
                 What::Bind { statement: Some(statement), .. }
-                    if up.prepared.misreads(statement, &self.settings, self.refolds)
-                        || up.prepared.doubts(statement, &self.settings, self.refolds)
-                            && !(told() && statement.finds_the_same(&self.settings)) =>
+                    if up.prepared.misreads(statement, &self.settings, within)
+                        || up.prepared.doubts(statement, &self.settings, within)
+                            && !(told() && !self.sets_path() && statement.finds_the_same(&self.settings)) =>
                 {
                     statement
                 }
@@ -56,7 +57,7 @@ impl Session {
                     statement
                 }
                 What::DescribeStatement { statement: Some(statement) }
-                    if up.prepared.doubts(statement, &self.settings, self.refolds) =>
+                    if up.prepared.doubts(statement, &self.settings, within) =>
                 {
                     statement
                 }

@@ -145,7 +145,7 @@ impl Session {
         };
         let mut known = Vec::with_capacity(24);
         statement.id.write_name(&mut known);
-        let lacks = prepared.named(&known).is_none() || prepared.doubts(statement, &self.settings, self.refolds);
+        let lacks = prepared.named(&known).is_none() || prepared.doubts(statement, &self.settings, self.within());
         lacks.then_some(statement)
     }
 }

@@ -411,6 +411,9 @@ impl Session {
         // Held, but perhaps no longer valid: only the server can say what a Parse would say now.
         let held = up.prepared.touch(statement.id);
         self.prepare(up, &statement, held, Some(name), Show::Pass);
+        if statement.can_be_settled() {
+            self.ask_what_it_is_read_under(up, statement);
+        }
     }
 
     /// Makes `up` hold `statement` under its name.
@@ -527,7 +530,7 @@ impl Session {
     /// as it is now takes its place, and whatever has changed is not in its way. Not where its moment would be another.
     fn renewed(&mut self, bind: &std::ops::Range<usize>, statement: Arc<Prepared>) -> Arc<Prepared> {
         let alike = statement.is_read_under(self.scope) || !statement.finds_the_same(&self.settings);
-        if alike || statement.momentary {
+        if alike || statement.momentary || self.sets_path() {
             return statement;
         }
         let reading = Reading { scope: self.scope, settings: Some(&self.settings), unsettled: false };

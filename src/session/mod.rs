@@ -19,6 +19,7 @@ mod names;
 mod nothing;
 mod parts;
 mod pull;
+mod reading;
 mod restore;
 mod starts;
 mod state;
@@ -471,6 +472,10 @@ impl Receiver for Session {
     }
 
     /// What it was told holds for it from now on, whatever was told to others: the statement becomes one of its own.
+    fn read_under(&mut self, statement: &Prepared, asked: &[&'static str], told: &[u8]) {
+        self.settle(statement, asked, told);
+    }
+
     fn told_otherwise(&mut self, statement: &Arc<Prepared>, columns: &[u8]) {
         let names = self.statements.names_of(statement.id);
         if names.is_empty() || statement.is_misread(&self.settings) {

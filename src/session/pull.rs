@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Buf;
 
 use super::executed::deallocated_name;
+use super::state::ANY_SETTING;
 use super::{Op, Session, Unit, What};
 use crate::sql::{Effects, Kind, Shape};
 use crate::upstream::{Copy, Prepared, Reading, Replaced, finds_names, has_constants, makes_constants};
@@ -303,7 +304,7 @@ impl Session {
         }
         let mut scope = self.scope;
         let constants = has_constants(parse.text);
-        let unsettled = self.may_have_set(|name| finds_names(name) || makes_constants(name, constants));
+        let unsettled = self.may_have_set_any(|name| finds_names(name) || makes_constants(name, constants));
         if unsettled {
             // What it is read under is not known: it is nobody else's, and nobody else's is taken for it.
             scope.own = shared.registry.unique();
@@ -318,14 +319,14 @@ impl Session {
 
     /// Whether something since the server was last asked about settings, the unit before the message at hand included, may have
     /// changed one of some.
-    fn may_have_set(&self, some: impl Fn(&str) -> bool) -> bool {
-        const ANY: Effects = Effects(Effects::ALL_SETTINGS.0 | Effects::OPAQUE.0 | Effects::UNKNOWN.0);
+    fn may_have_set_any(&self, some: impl Fn(&str) -> bool) -> bool {
         let makes = |shape: &Shape| {
             let mut names = shape.statements.iter().flat_map(|statement| &statement.settings);
-            shape.effects.any(ANY) || names.any(|name| some(name))
+            shape.effects.any(ANY_SETTING) || names.any(|name| some(name))
         };
         let bound = |op: &Op| matches!(&op.what, What::Bind { statement: Some(one), .. } if makes(&one.analysis.shape));
-        self.effects.any(ANY) || self.touched.iter().any(|name| some(name)) || self.unit.ops.iter().any(bound)
+        let set = self.touched.iter().any(|name| some(name)) || self.deferred.sets(&some);
+        set || self.effects.any(ANY_SETTING) || self.unit.ops.iter().any(bound)
     }
 
     /// Whether constants of the Parse at hand may be read otherwise than is known: something in flight sets that. Once it has ended

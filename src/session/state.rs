@@ -36,6 +36,9 @@ const ASK: Effects = Effects(
         | Effects::UNKNOWN.0,
 );
 
+/// Effects that may change any setting.
+pub(super) const ANY_SETTING: Effects = Effects(Effects::ALL_SETTINGS.0 | Effects::OPAQUE.0 | Effects::UNKNOWN.0);
+
 /// Why a session must keep its server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "a set of independent reasons, each shown by name")]

@@ -43,6 +43,8 @@ pub trait Receiver {
     fn name_of(&self, _statement: StatementId) -> Option<&[u8]> {
         None
     }
+    /// The server has told what a text was read under: of the settings asked for those that the session has set, by name and value.
+    fn read_under(&mut self, _statement: &Prepared, _asked: &[&'static str], _told: &[u8]) {}
     /// The client is told other columns of a statement than were told first of what it shares with others: the shape.
     fn told_otherwise(&mut self, _statement: &Arc<Prepared>, _columns: &[u8]) {}
     /// The Parse of an unnamed statement too long to be held failed or was skipped.
@@ -116,7 +118,8 @@ impl Upstream {
                 }
             };
             // Rows and COPY data, nine tenths of all frames, are not looked at.
-            if matches!(header.tag, b'D' | b'd') {
+            let asked = matches!(self.expected.front(), Some(Expected::Reading { .. }));
+            if matches!(header.tag, b'D' | b'd') && !asked {
                 self.passing = header.len;
                 continue;
             }
@@ -183,7 +186,7 @@ impl Upstream {
     /// statement, or did not ask at all.
     fn hides(&self) -> bool {
         match self.expected.front() {
-            Some(Expected::Parse { show: Show::Hide, .. } | Expected::Own(_)) => true,
+            Some(Expected::Parse { show: Show::Hide, .. } | Expected::Own(_) | Expected::Reading { .. }) => true,
             Some(Expected::Amended(amended)) => amended.hides(),
             _ => false,
         }
@@ -287,6 +290,16 @@ impl Upstream {
             (b'V', Some(Expected::Function)) => Ok(Verdict::Keep),
             (tag, Some(Expected::Amended(_))) if matches!(tag, b'T' | b'C' | b'c' | b'H' | b'G') => {
                 Ok(self.judge_amended(tag, frame, to))
+            }
+            (b'D', Some(Expected::Reading { statement, asked })) => {
+                if let [Some(told)] = backend::data_row(frame)?.as_slice() {
+                    to.read_under(statement, asked, told);
+                }
+                Ok(Verdict::Drop)
+            }
+            (b'C', Some(Expected::Reading { .. })) => {
+                self.expected.pop_front();
+                Ok(Verdict::Drop)
             }
             (tag, Some(Expected::Own(own))) if tag == *own => {
                 self.expected.pop_front();

@@ -38,7 +38,8 @@ pub use placeholders::leaves_name;
 pub use plans::Plans;
 use prepared::DOUBTED;
 pub use prepared::{
-    Prepared, PreparedSet, Reading, Registry, Scope, StatementId, finds_names, has_constants, makes_constants,
+    Prepared, PreparedSet, Reading, Registry, Scope, StatementId, Within, finds_names, has_constants, makes_constants,
+    read_under,
 };
 pub use private::{Answer, Column, Private};
 pub use sequences::Sequences;
@@ -213,6 +214,13 @@ pub enum Expected {
     Amended(Box<Amended>),
     /// A message with this tag, of which the client sees nothing: an answer to the gateway's own amidst the client's.
     Own(u8),
+    /// The same, of a question: what the text just prepared was read under. It comes as a row, then CommandComplete.
+    Reading {
+        /// The statement.
+        statement: Arc<Prepared>,
+        /// The settings asked for.
+        asked: Box<[&'static str]>,
+    },
     /// FunctionCallResponse, then ReadyForQuery.
     Function,
     /// An error, in place of which the client sees this, then ReadyForQuery: a Query that the server is made to refuse.
@@ -238,7 +246,7 @@ impl Expected {
             Self::Local { .. } => "nothing",
             Self::Sync => "ReadyForQuery",
             Self::Query | Self::Deallocate { .. } | Self::Amended(_) | Self::Refused(_) => "the answer to a Query",
-            Self::Own(_) => "the answer to a statement of the gateway's own",
+            Self::Own(_) | Self::Reading { .. } => "the answer to a statement of the gateway's own",
             Self::Function => "the answer to a FunctionCall",
         }
     }

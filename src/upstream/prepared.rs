@@ -64,11 +64,12 @@ pub struct Prepared {
     /// What the text means.
     pub analysis: Analysis,
     /// The first client's reading of it; nothing for a statement that is not shared.
-    reading: (Schema, Names),
-    /// Where its names were looked up is not known.
+    schema: Schema,
+    under: Under,
+    /// That is not known: something ahead of its Parse may have set another thing.
     unsettled: bool,
-    /// Values of [`CHARACTERS`] and [`FOLDING`] under which it was read first, so far as they matter to it.
-    constants: Settings,
+    /// What the server told of that.
+    told: OnceLock<Under>,
     /// Whether they matter.
     constant: bool,
     /// A literal of it may stand for the moment of its Parse: each Parse makes one anew.
@@ -79,6 +80,31 @@ pub struct Prepared {
     proven: Mutex<SmallVec<[Proof; 2]>>,
     /// Where it is listed, for a statement that is shared.
     listed: Option<Listed>,
+}
+
+/// The settings that a text is read under.
+#[derive(Debug)]
+struct Under {
+    names: Names,
+    /// Values of [`CHARACTERS`] and [`FOLDING`], so far as they matter to it.
+    constants: Settings,
+}
+
+impl Under {
+    fn new(reading: Reading<'_>, constant: bool) -> Self {
+        let mut held = Settings::default();
+        constants(reading.settings, constant).for_each(|(name, value)| held.set(name, value));
+        Self { names: reading.names().map(|value| value.map(Box::from)), constants: held }
+    }
+}
+
+/// What a transaction may have set otherwise than its session's settings say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Within {
+    /// Settings that make constants.
+    pub constants: bool,
+    /// The search path.
+    pub path: bool,
 }
 
 /// What clients know of a statement: PostgreSQL never changes it while the statement is prepared (`RevalidateCachedQuery` in
@@ -125,6 +151,11 @@ pub fn makes_constants(setting: &str, constant: bool) -> bool {
 #[must_use]
 pub fn finds_names(setting: &str) -> bool {
     NAMING.iter().any(|name| setting.eq_ignore_ascii_case(name))
+}
+
+/// All settings that a text may be read under.
+pub fn read_under() -> impl Iterator<Item = &'static str> {
+    NAMING.into_iter().chain(CHARACTERS).chain(FOLDING)
 }
 
 /// Whether all of those matter to a text: it has a string in it, a comparison with NULL, or a character beyond ASCII.
@@ -214,7 +245,7 @@ impl Prepared {
     /// count: for that the server makes its plans anew, as for any client of its own.
     #[must_use]
     pub fn is_read_under(&self, scope: Scope) -> bool {
-        self.reading.0.0 == scope.schema
+        self.schema.0 == scope.schema
     }
 
     /// Whether `settings` look its names up where they were looked up when it was parsed. Where they do not, PostgreSQL lets nobody
@@ -222,45 +253,79 @@ impl Prepared {
     #[must_use]
     pub fn finds_the_same(&self, settings: &Settings) -> bool {
         let now = Reading { settings: Some(settings), ..Reading::default() };
-        !self.unsettled && self.reading.1.each_ref().map(Option::as_deref) == now.names()
+        !self.is_unsettled() && self.under().names.each_ref().map(Option::as_deref) == now.names()
     }
 
-    /// Whether its names were looked up along another search path, and nobody was told yet what it returned there: a server must learn
+    /// Whether its names were looked up along another search path, or as another role, and nobody was told yet what it returned there: a server must learn
     /// that before it uses it under `settings`, as PostgreSQL lets it return nothing else.
     #[must_use]
-    pub fn is_read_elsewhere(&self, settings: &Settings) -> bool {
-        self.search_path() != settings.bytes(NAMING[0])
+    pub fn is_read_elsewhere(&self, settings: &Settings, within: Within) -> bool {
+        self.names_to_set(settings, within).next().is_some()
             && self.is_shared()
             && !self.is_described()
-            && !self.unsettled
+            && !self.is_unsettled()
             && self.is_planned()
     }
 
-    /// The search path along which its names were looked up; `None`: the server's own.
+    /// What must be set for its names to be looked up as they were, in this order, with the values; `None`: the server's own. Whose
+    /// they are matters where a search path has the user's own schema in it.
+    pub fn names_to_set(
+        &self,
+        settings: &Settings,
+        within: Within,
+    ) -> impl Iterator<Item = (&'static str, Option<&[u8]>)> {
+        let own = |path: Option<&[u8]>| path.is_none_or(|path| path.windows(5).any(|word| word == b"$user"));
+        let [path, ..] = self.under().names.each_ref().map(Option::as_deref);
+        let users = own(path) || own(settings.bytes(NAMING[0]));
+        let names = NAMING.iter().zip(&self.under().names).enumerate().rev();
+        names.filter_map(move |(at, (name, was))| {
+            let differs = was.as_deref() != settings.bytes(name);
+            let matters = if at == 0 { within.path || differs } else { users && differs };
+            matters.then_some((*name, was.as_deref()))
+        })
+    }
+
+    /// Whether it is not known what it was read under.
     #[must_use]
-    pub fn search_path(&self) -> Option<&[u8]> {
-        self.reading.1[0].as_deref()
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled && self.told.get().is_none()
+    }
+
+    /// The same, where a server can tell: its Parse has taken a snapshot, so that a question right behind it changes nothing.
+    #[must_use]
+    pub fn can_be_settled(&self) -> bool {
+        self.is_unsettled() && !self.analysis.shape.statements.is_empty() && self.is_planned()
+    }
+
+    /// Its server has told what it was read under.
+    pub fn settle(&self, settings: &Settings) {
+        let reading = Reading { settings: Some(settings), ..Reading::default() };
+        self.told.get_or_init(|| Under::new(reading, self.constant));
+    }
+
+    fn under(&self) -> &Under {
+        self.told.get().unwrap_or(&self.under)
     }
 
     /// Whether a Parse under `settings` would give its constants another meaning.
     #[must_use]
     pub fn is_misread(&self, settings: &Settings) -> bool {
-        self.constant && self.is_shared() && !self.constants.iter().eq(constants(Some(settings), true))
+        self.constant && self.is_shared() && !self.under().constants.iter().eq(constants(Some(settings), true))
     }
 
-    /// The same where `for_now` other settings may hold that are not known.
+    /// The same where other settings may hold that are not known.
     #[must_use]
-    pub fn may_be_misread(&self, settings: &Settings, for_now: bool) -> bool {
-        self.is_misread(settings) || for_now && self.constant && self.is_shared()
+    pub fn may_be_misread(&self, settings: &Settings, within: Within) -> bool {
+        self.is_misread(settings) || within.constants && self.constant && self.is_shared()
     }
 
     /// What must be set for a Parse to give its constants their meaning, with the values; `None`: as it is for a session that has
     /// set nothing. Where names mean something else now, PostgreSQL makes its constants anew.
     pub fn constants(&self, settings: &Settings) -> impl Iterator<Item = (&'static str, Option<&[u8]>)> {
         let same_names = Reading { settings: Some(settings), ..Reading::default() }.names()
-            == self.reading.1.each_ref().map(Option::as_deref);
+            == self.under().names.each_ref().map(Option::as_deref);
         let folding = if same_names { &FOLDING[..] } else { &[] };
-        CHARACTERS.iter().chain(folding).map(|name| (*name, self.constants.bytes(name)))
+        CHARACTERS.iter().chain(folding).map(|name| (*name, self.under().constants.bytes(name)))
     }
 
     /// A ParameterDescription of it came, whole.
@@ -288,7 +353,9 @@ impl Prepared {
     /// Whether a Parse of it would surely succeed: one succeeded in this scope under the same role and search path.
     #[must_use]
     pub fn is_proven(&self, scope: Scope, settings: &Arc<Settings>) -> bool {
-        self.proven.lock().iter().any(|proof| proof.scope == scope && parses_alike(&proof.settings, settings))
+        let proven =
+            || self.proven.lock().iter().any(|proof| proof.scope == scope && parses_alike(&proof.settings, settings));
+        !self.unsettled && proven()
     }
 
     /// A Parse of it succeeded.
@@ -355,10 +422,7 @@ impl Registry {
         listed: Option<Listed>,
     ) -> Prepared {
         let id = StatementId(self.next.fetch_add(1, Ordering::Relaxed));
-        let mut held = Settings::default();
-        constants(reading.settings, constant).for_each(|(name, value)| held.set(name, value));
-        let unsettled = reading.unsettled;
-        let reading = (reading.schema(), reading.names().map(|value| value.map(Box::from)));
+        let (schema, under, unsettled) = (reading.schema(), Under::new(reading, constant), reading.unsettled);
         let (described, proven) = (Described::default(), Mutex::default());
         let (text, types, momentary) = (text.into(), types.into(), false);
         Prepared {
@@ -366,9 +430,10 @@ impl Registry {
             text,
             types,
             analysis,
-            reading,
+            schema,
+            under,
             unsettled,
-            constants: held,
+            told: OnceLock::new(),
             constant,
             momentary,
             described,
@@ -397,9 +462,9 @@ impl Registry {
             hasher.finish()
         };
         for held in list.by_hash.get(&hash).into_iter().flatten().filter_map(Weak::upgrade) {
-            let (schema, held_names) = &held.reading;
-            let alike = *schema == reading.schema() && held_names.each_ref().map(Option::as_deref) == names;
-            let alike = alike && held.constants.iter().eq(constants(reading.settings, constant));
+            let under = &held.under;
+            let alike = held.schema == reading.schema() && under.names.each_ref().map(Option::as_deref) == names;
+            let alike = alike && under.constants.iter().eq(constants(reading.settings, constant));
             if alike && *held.text == *text && *held.types == *types {
                 return held;
             }

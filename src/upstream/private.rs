@@ -56,6 +56,11 @@ impl Upstream {
     /// Runs a statement of the gateway's own that returns no row, within the group that is open. It leaves the unnamed statement
     /// and the unnamed portal as they are; an error of it is the group's.
     pub fn run_within<R: Receiver>(&mut self, text: &str, to: &mut R) {
+        self.ask_within(text, Expected::Own(b'C'), to);
+    }
+
+    /// The same for one that may return rows; `done`: what its Execute brings.
+    pub fn ask_within<R: Receiver>(&mut self, text: &str, done: Expected, to: &mut R) {
         const NAME: &[u8] = Private::NAME;
         let close = |upstream: &mut Self, to: &mut R, kind| {
             frontend::write_target(&mut upstream.output, b'C', kind, NAME);
@@ -75,7 +80,7 @@ impl Upstream {
             out.extend_from_slice(NAME);
             out.extend_from_slice(&[0; 5]);
         });
-        self.expect(Expected::Own(b'C'), to);
+        self.expect(done, to);
         close(self, to, b'P');
         close(self, to, b'S');
     }

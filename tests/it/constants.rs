@@ -294,3 +294,50 @@ fn what_is_set_ahead_in_the_same_pipeline_counts() {
         }
     }
 }
+
+/// What was set where a statement was parsed may hold no longer when its transaction ends.
+#[test]
+fn what_a_transaction_has_set_is_kept_behind_it() {
+    if direct() {
+        return;
+    }
+    let database = database("constants_undone");
+    let gateway = Gateway::setup().pool("size = 2\nquery_wait = \"2s\"").weights(0, 0).start();
+    let mut plain = Raw::log_in(gateway.cluster.primary().port(), "demo", &database);
+    let (sync, execute) = (message(b'S', b""), [message(b'B', &[0; 8]), message(b'E', &[0; 5])].concat());
+    let unnamed = |text: &str| [message(b'P', &[b"\0", text.as_bytes(), b"\0\0\0"].concat()), execute.clone()].concat();
+    for (setting, [before, within], text, _) in CASES {
+        let (local, set) = (format!("SET LOCAL {setting} = '{within}'"), format!("SET {setting} = '{within}'"));
+        let steps: [&[Vec<u8>]; 4] = [
+            &[query("BEGIN"), query(&local), prepare(text), query("COMMIT")],
+            &[query("BEGIN"), query(&set), prepare(text), query("ROLLBACK")],
+            &[query(&format!("BEGIN; {local}; SELECT 1")), prepare(text), query("COMMIT")],
+            &[[unnamed(&set), prepare(text)[..prepare(text).len() - 5].to_vec(), unnamed("SELECT 1/0"), sync.clone()]
+                .concat()],
+        ];
+        for (number, steps) in steps.into_iter().enumerate() {
+            let mut client = Raw::log_in(gateway.port, "demo", &database);
+            let told: Vec<String> = [&mut client, &mut plain]
+                .into_iter()
+                .enumerate()
+                .map(|(which, client)| {
+                    client.ask("SET escape_string_warning = off");
+                    client.ask(&format!("SET {setting} = '{before}'"));
+                    client.ask("SELECT pg_current_xact_id()");
+                    for step in steps {
+                        client.send(step);
+                        client.until(b'Z');
+                    }
+                    let _others =
+                        (which == 0).then(|| elsewhere(client, || Raw::log_in(gateway.port, "demo", &database)));
+                    client.send(&run(false));
+                    let told = client.first();
+                    client.ask("DEALLOCATE ALL");
+                    client.ask(&format!("RESET {setting}"));
+                    told
+                })
+                .collect();
+            assert_eq!(told[0], told[1], "{setting}, {number}");
+        }
+    }
+}

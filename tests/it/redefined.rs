@@ -296,3 +296,65 @@ fn another_search_path_changes_no_result() {
     assert_eq!(told[0], told[2]);
     assert!(told[0][0].contains("0A000"), "{told:?}");
 }
+
+/// The same where the search path was its transaction's alone, which may have failed, or its own schema is another role's.
+#[test]
+fn what_held_where_it_was_parsed_is_remembered() {
+    if direct() {
+        return;
+    }
+    let database = database("redefined_undone");
+    let gateway = Gateway::setup().pool("size = 2").weights(0, 0).start();
+    let primary = gateway.cluster.primary();
+    let tables = "CREATE TABLE t AS SELECT 1 AS n; CREATE SCHEMA other; CREATE TABLE other.t AS SELECT 1 AS n, 2 AS m;
+                  CREATE ROLE redefined_user; GRANT redefined_user TO demo; CREATE SCHEMA redefined_user;
+                  CREATE TABLE redefined_user.t AS SELECT 1 AS n, 2 AS m;
+                  GRANT USAGE ON SCHEMA other, redefined_user TO PUBLIC;
+                  GRANT ALL ON t, other.t, redefined_user.t TO PUBLIC";
+    primary.psql(&database, tables).unwrap();
+    let parse = message(b'P', b"n\0SELECT * FROM t WHERE n = $1\0\0\0");
+    let describe = [message(b'D', b"Sn\0"), sync()].concat();
+    let parsed = [parse.clone(), sync()].concat();
+    let unnamed = |text: &str| {
+        [message(b'P', &[b"\0", text.as_bytes(), b"\0\0\0"].concat()), message(b'B', &[0; 8]), message(b'E', &[0; 5])]
+            .concat()
+    };
+    let set = "SET search_path = other, public";
+    let local = "SET LOCAL search_path = other, public";
+    let steps: [&[Vec<u8>]; 8] = [
+        &[query("BEGIN"), query(local), parsed.clone(), query("COMMIT")],
+        &[query("BEGIN"), query(set), parsed.clone(), query("ROLLBACK")],
+        &[query("SET ROLE redefined_user"), parsed.clone(), query("RESET ROLE")],
+        &[parsed.clone(), query("SET ROLE redefined_user")],
+        &[parsed.clone(), query("BEGIN"), query(local)],
+        &[[unnamed(set), parse.clone(), unnamed("SELECT 1/0"), sync()].concat()],
+        &[[unnamed(local), parse.clone(), sync()].concat()],
+        &[[unnamed(set), parse.clone(), sync()].concat()],
+    ];
+    for (number, steps) in steps.into_iter().enumerate() {
+        let mut told = Vec::new();
+        for (port, elsewhere) in [(primary.port(), false), (gateway.port, false), (gateway.port, true)] {
+            let mut client = Raw::log_in(port, "demo", &database);
+            for step in steps {
+                client.send(step);
+                client.until(b'Z');
+            }
+            if elsewhere {
+                let all = format!(
+                    "SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE datname = '{database}'"
+                );
+                primary.psql("postgres", &all).unwrap();
+            }
+            let one = &1_i32.to_be_bytes()[..];
+            let mut answers = Vec::new();
+            for send in [&describe, &run("n", &[one], true), &query("SET search_path = other"), &describe] {
+                client.send(send);
+                answers.push(brief(&client.until(b'Z')));
+            }
+            told.push(answers);
+        }
+        assert_eq!(told[0], told[1], "{number}");
+        assert_eq!(told[0], told[2], "{number}");
+        assert_eq!(told[0][0].starts_with("0A000"), number < 7, "{number}: {told:?}");
+    }
+}

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Prepared, Scope, StatementId, parses_alike};
+use super::{Prepared, Scope, StatementId, Within, parses_alike};
 use crate::upstream::Settings;
 
 /// A group in which nothing is sent: the next user of a statement makes sure of it.
@@ -59,34 +59,34 @@ impl PreparedSet {
     }
 
     /// Whether clients may know what it returns, and this server may see that otherwise: it must be asked before the statement
-    /// is used. Where statements come and go, one server's answer stands for the account's others. `for_now` as in
+    /// is used. Where statements come and go, one server's answer stands for the account's others. `within` as in
     /// [`PreparedSet::misreads`].
     #[must_use]
-    pub fn doubts(&self, statement: &Prepared, settings: &Arc<Settings>, for_now: bool) -> bool {
+    pub fn doubts(&self, statement: &Prepared, settings: &Arc<Settings>, within: Within) -> bool {
         if !statement.is_described() || !statement.is_shared() {
-            return self.misreads(statement, settings, for_now)
-                || statement.is_read_elsewhere(settings) && !self.held.contains_key(&statement.id);
+            return self.misreads(statement, settings, within)
+                || statement.is_read_elsewhere(settings, within) && !self.held.contains_key(&statement.id);
         }
         match self.held.get(&statement.id) {
             Some(held) => {
                 held.changed
                     || held.sent_in == Some(DOUBTED)
-                    || held.replans && statement.may_be_misread(settings, for_now)
+                    || held.replans && statement.may_be_misread(settings, within)
             }
             None => {
                 !(self.crowded && statement.is_proven(self.scope, settings))
-                    || statement.may_be_misread(settings, for_now)
+                    || statement.may_be_misread(settings, within)
             }
         }
     }
 
-    /// Whether this server lacks the statement, or its plan, and would give its constants another meaning. `for_now`: other
-    /// settings may hold until the transaction ends.
+    /// Whether this server lacks the statement, or its plan, and would give its constants another meaning. `within`: what
+    /// may be set otherwise until the transaction ends.
     #[must_use]
-    pub fn misreads(&self, statement: &Prepared, settings: &Settings, for_now: bool) -> bool {
+    pub fn misreads(&self, statement: &Prepared, settings: &Settings, within: Within) -> bool {
         statement.constant
             && self.held.get(&statement.id).is_none_or(|held| held.replans)
-            && statement.may_be_misread(settings, for_now)
+            && statement.may_be_misread(settings, within)
     }
 
     /// Whether its plan was discarded: its next use takes a snapshot, behind which no isolation level can be set.
