@@ -58,14 +58,32 @@ impl Session {
     /// Whether the unit at hand takes a snapshot before it does anything else, as a DISCARD ahead of it would.
     #[must_use]
     pub fn begins_with_snapshot(&self) -> bool {
-        let first = self.shapes().next().and_then(|shape| shape.statements.first());
-        first.is_some_and(|statement| statement.kind.takes_snapshot())
+        self.snapshots().next().unwrap_or(false)
     }
 
     /// Whether anything in it is known to.
     #[must_use]
     pub fn takes_snapshot(&self) -> bool {
-        self.shapes().flat_map(|shape| &shape.statements).any(|statement| statement.kind.takes_snapshot())
+        self.snapshots().any(|takes| takes)
+    }
+
+    /// Of each statement whether it takes one, left out what is only prepared or described and is known to take none.
+    fn snapshots(&self) -> impl Iterator<Item = bool> {
+        self.unit.ops.iter().flat_map(|op| {
+            let (shape, only_read) = match &op.what {
+                What::Query(analysis) => (Some(&*analysis.shape), false),
+                What::Bind { statement: Some(statement), .. } => (Some(&*statement.analysis.shape), false),
+                What::Parse { statement, .. } | What::DescribeStatement { statement: Some(statement) } => {
+                    (Some(&*statement.analysis.shape), true)
+                }
+                _ => (None, false),
+            };
+            let statements = shape.into_iter().flat_map(|shape| &shape.statements);
+            statements.map(|statement| statement.kind).filter_map(move |kind| match only_read {
+                true => kind.is_read_under_snapshot().then_some(true),
+                false => Some(kind.takes_snapshot()),
+            })
+        })
     }
 
     /// Whether it is the first of a transaction block.

@@ -227,6 +227,22 @@ impl Kind {
                 | Self::Ddl
         )
     }
+
+    /// Whether it takes one even to prepare such a statement (`analyze_requires_snapshot` in `analyze.c`).
+    #[must_use]
+    pub const fn is_read_under_snapshot(self) -> bool {
+        matches!(
+            self,
+            Self::Select
+                | Self::Insert
+                | Self::Update
+                | Self::Delete
+                | Self::Merge
+                | Self::Values
+                | Self::Explain
+                | Self::Declare
+        )
+    }
 }
 
 /// Whether a statement may change data.

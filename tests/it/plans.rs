@@ -356,6 +356,18 @@ fn no_snapshot_is_taken_ahead_of_a_lock() {
         assert!(told.is_empty() || told == "1", "{text}: {told}");
         assert_eq!(client.ask("ROLLBACK"), "");
     }
+    // To prepare a utility statement takes none.
+    for text in ["DO 'BEGIN END'", "CREATE TEMP TABLE mine ()", "COPY tt TO STDOUT", "SHOW work_mem"] {
+        for step in ["SELECT nextval('q')", "CREATE TEMP TABLE mine ()", "DISCARD ALL", "SELECT nextval('q')"] {
+            assert!(other.ask(step).len() < 5, "{step}");
+        }
+        let steps = [query("BEGIN"), query("SET LOCAL TimeZone = 'Asia/Tokyo'"), parse("u", text)];
+        let rest = [query("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"), query("ROLLBACK"), query("DEALLOCATE u")];
+        for step in steps.into_iter().chain(rest) {
+            client.send(&step);
+            assert_eq!(client.first(), "", "{text}");
+        }
+    }
 }
 
 /// A statement that cannot be prepared where a group begins fails in its place, or does not: what stands ahead of it comes first.
