@@ -17,6 +17,9 @@ use crate::upstream::{ErrorReply, Settings};
 const LEFT_OUT: usize = 8;
 const TRIED: usize = 64;
 
+/// Who the user is.
+const IDENTITY: [&str; 2] = ["role", "session_authorization"];
+
 /// SQLSTATE classes of a refusal: what is set may not be what is wrong in others.
 const OF_A_VALUE: [&str; 4] = ["22", "42", "55", "0A"];
 
@@ -36,8 +39,9 @@ impl Conversation {
         while names.len() < LEFT_OUT && !rerun::wants_new_process(&reply) {
             let syncs = &self.tally.worker(self.worker).syncs;
             let Some(name) = refused_one(lent, &wanted, &reply, syncs).await? else { break };
-            if !goes_on {
-                return Ok(Some(told(&name, &reply)));
+            let identity = IDENTITY.contains(&&*name);
+            if !goes_on || identity && !self.session.sets_only_identity() {
+                return Ok(Some(told(&name, &reply, self.session.began_as(&name))));
             }
             wanted.remove(&name);
             names.push(name);
@@ -64,9 +68,8 @@ async fn refused_one(
     }
     // The first name in quotes is the setting's own, or the role's.
     let quoted = reply.message.split('"').nth(1);
-    let identity = ["role", "session_authorization"];
-    let of_role = || identity.into_iter().find(|name| wanted.value(name).is_some_and(|role| quoted == Some(role)));
-    let named = quoted.filter(|name| !identity.contains(name) && wanted.bytes(name).is_some());
+    let of_role = || IDENTITY.into_iter().find(|name| wanted.value(name).is_some_and(|role| quoted == Some(role)));
+    let named = quoted.filter(|name| !IDENTITY.contains(name) && wanted.bytes(name).is_some());
     if let Some(name) = named.or_else(of_role) {
         return Ok(Some(name.into()));
     }
@@ -80,15 +83,20 @@ async fn refused_one(
     Ok(None)
 }
 /// What the client is told of a setting that is refused.
-fn told(name: &str, reply: &ErrorReply) -> ErrorReply {
-    let reset = match name {
-        "role" => "RESET ROLE".to_owned(),
-        "session_authorization" => "RESET SESSION AUTHORIZATION".to_owned(),
-        _ => format!("RESET {name}"),
+fn told(name: &str, reply: &ErrorReply, began_as: bool) -> ErrorReply {
+    let hint = match name {
+        "role" if began_as => "SET ROLE NONE gives it up; RESET and DISCARD go back to it.".to_owned(),
+        _ if began_as => "SET SESSION AUTHORIZATION gives it up; RESET and DISCARD go back to it.".to_owned(),
+        "role" => gives_up("RESET ROLE"),
+        "session_authorization" => gives_up("RESET SESSION AUTHORIZATION"),
+        _ => gives_up(&format!("RESET {name}")),
     };
     let message = format!("the session's setting \"{name}\" cannot be applied any more: {}", reply.message);
-    let mut told = ErrorReply::error(reply.sqlstate.clone(), message)
-        .hint(format!("{reset}, or DISCARD ALL, gives it up; the session goes on without it then."));
+    let mut told = ErrorReply::error(reply.sqlstate.clone(), message).hint(hint);
     told.routine.clone_from(&reply.routine);
     told
+}
+
+fn gives_up(reset: &str) -> String {
+    format!("{reset}, or DISCARD ALL, gives it up; the session goes on without it then.")
 }

@@ -387,7 +387,9 @@ impl Session {
                 [Some(name), Some(value), source] => {
                     let value = decode(value).filter(|value| size + name.len() + value.len() <= SETTINGS_LIMIT);
                     match value {
-                        Some(value) if applies(name, &value, source.as_deref()) => {
+                        Some(value)
+                            if applies(name, &value, source.as_deref()) || name == "role" && self.began_with_role() =>
+                        {
                             size += name.len() + value.len();
                             actual.set(name, value);
                         }

@@ -111,7 +111,8 @@ fn a_role_that_is_gone_can_be_laid_down() {
             for step in ["RESET ALL", "SET work_mem = '5MB'", "SET ROLE nosuch"] {
                 client.send(&[query(step), query("SELECT current_user")].concat());
                 let told = tell(&client.until(b'Z'));
-                assert!([step.split(' ').next().unwrap(), "22023"].contains(&&*told), "{step}: {told}");
+                let expected = if step == "RESET ALL" { "RESET" } else { &*refused };
+                assert!([expected, "22023"].contains(&&*told), "{step}: {told}");
                 assert_eq!(tell(&client.until(b'Z')), refused, "{step}, {gone}");
             }
             assert_eq!(say(&mut client, "BEGIN"), "BEGIN");
@@ -229,4 +230,59 @@ fn pools_of_drivers_are_rid_of_it() {
     assert_eq!(say(&mut client, "SELECT 1"), "1");
     assert_eq!(say(&mut client, "DISCARD ALL"), "DISCARD ALL");
     assert_eq!(say(&mut client, "SELECT 1"), "1");
+}
+
+/// RESET and DISCARD go back to the role that a session began with: who may not take it on any more has no other's rights for that.
+#[test]
+fn a_role_that_a_session_began_with_is_laid_down_by_name() {
+    let database = database("stale_begun");
+    let gateway = Gateway::setup().pool("size = 1").weights(0, 0).start();
+    if direct() {
+        return;
+    }
+    let (role, spare) = (Passing::new(&gateway, "begun"), Passing::new(&gateway, "second"));
+    let mut other = Raw::log_in(gateway.port, "demo", &database);
+    let begin = || {
+        let mut client = Raw::connect(gateway.port);
+        let options = format!("-c role={}", role.1);
+        client.send(&startup(196_608, &[("user", "demo"), ("database", &*database), ("options", &*options)]));
+        client.until(b'Z');
+        client
+    };
+    let user = "SELECT current_user";
+    for taken in ["SET ROLE NONE", &format!("SET ROLE {}", spare.1)] {
+        let mut client = begin();
+        assert_eq!(say(&mut client, user), role.1);
+        assert_eq!(say(&mut client, taken), "SET");
+        let now = if taken.ends_with("NONE") { "demo" } else { &*spare.1 };
+        assert_eq!(say(&mut client, user), now);
+        assert_eq!(say(&mut other, user), "demo");
+        assert_eq!(say(&mut client, user), now, "{taken}");
+        assert_eq!(say(&mut client, "RESET ROLE"), "RESET");
+        assert_eq!(say(&mut client, user), role.1, "{taken}");
+    }
+    let second = format!("SET ROLE {}; RESET ROLE", spare.1);
+    for back in ["RESET ROLE", "DISCARD ALL", "RESET ALL", &second] {
+        let mut client = begin();
+        assert_eq!(say(&mut client, user), role.1);
+        assert_eq!(say(&mut other, user), "demo");
+        role.sql(&format!("REVOKE {} FROM demo", role.1));
+        say(&mut client, back);
+        assert_eq!(say(&mut client, user), "42501", "{back}");
+        assert_eq!(say(&mut client, "SELECT pg_advisory_unlock_all(), current_user"), "42501", "{back}");
+        assert_eq!(say(&mut client, "SELECT pg_advisory_unlock_all() WHERE current_user = 'demo'"), "42501", "{back}");
+        assert_eq!(say(&mut client, "SELECT pg_advisory_unlock_all() ;"), "", "{back}");
+        assert_eq!(say(&mut client, "SET work_mem = '5MB'"), "42501", "{back}");
+        client.send(&query(user));
+        let answer = client.until(b'Z');
+        let (_, error) = answer.iter().find(|(tag, _)| *tag == b'E').unwrap();
+        assert!(String::from_utf8_lossy(error).contains("SET ROLE NONE gives it up"), "{back}");
+        assert_eq!(say(&mut client, "SET ROLE NONE"), "SET", "{back}");
+        assert_eq!(say(&mut client, user), "demo", "{back}");
+        assert_eq!(say(&mut client, "RESET ROLE"), "42501", "{back}");
+        assert_eq!(say(&mut client, user), "demo", "{back}");
+        role.sql(&format!("GRANT {} TO demo", role.1));
+        assert_eq!(say(&mut client, "RESET ROLE"), "RESET", "{back}");
+        assert_eq!(say(&mut client, user), role.1, "{back}");
+    }
 }
