@@ -79,9 +79,8 @@ impl Session {
                 _ => (None, false),
             };
             let statements = shape.into_iter().flat_map(|shape| &shape.statements);
-            statements.map(|statement| statement.kind).filter_map(move |kind| match only_read {
-                true => kind.is_read_under_snapshot().then_some(true),
-                false => Some(kind.takes_snapshot()),
+            statements.map(|statement| statement.kind).filter_map(move |kind| {
+                if only_read { kind.is_read_under_snapshot().then_some(true) } else { Some(kind.takes_snapshot()) }
             })
         })
     }
