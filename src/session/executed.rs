@@ -143,9 +143,7 @@ impl Session {
             }
             _ => return None,
         };
-        let mut known = Vec::with_capacity(24);
-        statement.id.write_name(&mut known);
-        let lacks = prepared.named(&known).is_none() || prepared.doubts(statement, &self.settings, self.within());
+        let lacks = !prepared.surely_holds(statement.id) || prepared.doubts(statement, &self.settings, self.within());
         lacks.then_some(statement)
     }
 }

@@ -34,6 +34,22 @@ fn told(client: &mut Raw, bytes: &[u8], ready: usize) -> Vec<String> {
         .collect()
 }
 
+/// A Parse of the same text under another name that was skipped leaves in doubt what the server holds: it is asked.
+#[test]
+fn what_is_in_doubt_is_executed() {
+    let database = database("executed_doubt");
+    let gateway = Gateway::setup().pool("size = 1").weights(0, 0).start();
+    let mut client = Raw::log_in(gateway.port, "demo", &database);
+    let failing = [message(b'E', b"none\0\0\0\0\0"), parse("n1", "SELECT 40 + $1::int"), sync()].concat();
+    for begin in ["", "BEGIN; "] {
+        let prepared = [parse("n2", "SELECT 40 + $1::int"), sync(), failing.clone()].concat();
+        assert_eq!(told(&mut client, &prepared, 2), ["34000 portal \"none\" does not exist"]);
+        told(&mut client, &query(&format!("{begin}SELECT 1")), 1);
+        assert_eq!(told(&mut client, &query("EXECUTE n2(2)"), 1), ["42", "SELECT 1"], "{begin}");
+        told(&mut client, &query("ROLLBACK; DEALLOCATE n2"), 1);
+    }
+}
+
 /// Two clients with the same names for different statements, on two servers that change hands.
 #[test]
 fn what_was_prepared_through_the_protocol_is_executed() {

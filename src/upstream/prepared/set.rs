@@ -80,6 +80,12 @@ impl PreparedSet {
         }
     }
 
+    /// Whether the server holds it, unless what was sent ahead fails.
+    #[must_use]
+    pub fn surely_holds(&self, id: StatementId) -> bool {
+        self.held.get(&id).is_some_and(|held| !held.changed && held.sent_in != Some(DOUBTED))
+    }
+
     /// Whether this server lacks the statement, or its plan, and would give its constants another meaning. `within`: what
     /// may be set otherwise until the transaction ends.
     #[must_use]
