@@ -72,8 +72,9 @@ fn required(writes: &mut Writes, cluster: &Cluster, route: &Route) -> Requiremen
 /// A unit that may write goes to its server now.
 pub(super) fn sent(writes: &mut Writes, keyed: &mut Vec<KeyedWrite>, cluster: &Arc<Cluster>, route: &Route) {
     writes.sent(route.shard);
-    for key in &route.keys {
-        if !keyed.iter().any(|write| write.is(key)) {
+    let keys = route.keys.iter().map(Some).chain(route.unseen.then_some(None));
+    for key in keys {
+        if !keyed.iter().any(|write| write.is(key.map(|key| &**key))) {
             keyed.push(KeyedWrite::sent(cluster, key, route.shard));
         }
     }

@@ -186,3 +186,47 @@ fn a_read_leaves_the_replica_that_lacks_what_it_must_see() {
     assert_eq!(kept.ask(&of("acme")), "primary1");
     replica.psql("postgres", "SELECT pg_wal_replay_resume()").unwrap();
 }
+
+/// What is too long to be looked into no policy is asked about: it may have written for any tenant.
+#[test]
+fn what_is_too_long_to_be_understood_counts_for_every_key() {
+    if direct() {
+        return;
+    }
+    let cluster = pointsman::demo::Cluster::builder().replicas(1).start(|_| {}).unwrap();
+    let (primary, replica) = (cluster.primary(), &cluster.replicas()[0]);
+    primary.psql("demo", "SET ROLE demo; CREATE TABLE t AS SELECT 'none' AS tenant_id").unwrap();
+    cluster.wait_replayed().unwrap();
+    let gateway = Gateway::in_front_of(&cluster)
+        .more(crate::support::POLICIES)
+        .bytes("policies/tenant-router.wasm", POLICY)
+        .bytes("policies/tenant-router.toml", b"columns = [\"tenant_id\"]\ndefault = \"main\"\nconsistency = true\n")
+        .start();
+    let [mut writer, mut reader] = [(); 2].map(|()| Raw::log_in(gateway.port, "demo", "demo"));
+    assert_eq!(writer.ask("SET pointsman.tenant = 'umb'"), "");
+    let long = format!("INSERT INTO t VALUES ('umb'), ('{}')", "y".repeat(1_200_000));
+    let parsed = || [message(b'P', &[b"\0", long.as_bytes(), b"\0\0\0"].concat()), run("", &[]), sync()].concat();
+    let sends = [
+        vec![query(&long)],
+        vec![parsed()],
+        vec![query("BEGIN"), query(&long), query("COMMIT")],
+        vec![query("BEGIN"), parsed(), query("COMMIT")],
+    ];
+    for (n, send) in sends.iter().enumerate() {
+        for tenant in ["umb", "globex"] {
+            eventually("the replica answers", || reader.ask(&of(tenant)).starts_with('r'));
+        }
+        replica.psql("postgres", "SELECT pg_wal_replay_pause()").unwrap();
+        for (at, message) in send.iter().enumerate() {
+            writer.send(message);
+            assert_eq!(writer.first(), "", "{n}");
+            if at + 1 < send.len() && at > 0 {
+                assert_eq!(reader.ask(&of("umb")), format!("primary{n}"), "{n}: on its way");
+            }
+        }
+        assert_eq!(reader.ask(&of("umb")), format!("primary{}", n + 1), "{n}");
+        assert_eq!(reader.ask(&of("globex")), "primary0", "{n}: it may be of any");
+        replica.psql("postgres", "SELECT pg_wal_replay_resume()").unwrap();
+    }
+    eventually("the replica has it", || reader.ask(&of("umb")) == "r14");
+}
