@@ -1,7 +1,7 @@
 //! Writes that a policy has put under a consistency key: whoever reads under that key sees them, whichever session made them.
 //!
 //! Invariant: from before a write is sent under a key until every replica in use has it, [`Keyed::join`] lets no replica serve
-//! that key's reads that may lack it.
+//! that key's reads that may lack it. A write for which nobody could name the key counts for each.
 //!
 //! Deliberately absent: which statement has which key (the policy says), who waits for what (`topology`), writes through
 //! another gateway.
@@ -27,7 +27,8 @@ struct Table {
     /// The topology that the tickets are of; 0 before the first key.
     topology: u64,
     keys: HashMap<Arc<str>, Written>,
-    /// What counts for every key: what was written before any was named, and what there was no room for.
+    /// What counts for every key: what was written before any was named, what nobody could name one for, and what there was no
+    /// room for.
     rest: Written,
 }
 
@@ -68,9 +69,14 @@ impl Table {
         if topology.id() > self.topology {
             self.topology = topology.id();
             self.keys.values_mut().for_each(|written| written.writes = Writes::default());
-            self.rest = Written { writes: Writes::everywhere(topology), ..Written::default() };
+            self.rest.writes = Writes::everywhere(topology);
         }
         topology.id() == self.topology
+    }
+
+    /// No key was ever named: nobody asks for positions, and what is in flight is counted all the same.
+    fn unused(&self) -> bool {
+        self.topology == 0
     }
 
     fn make_room(&mut self, topology: &Topology) {
@@ -110,8 +116,12 @@ impl Keyed {
         }
     }
 
-    fn sent(&self, key: &Arc<str>, topology: &Topology) {
+    fn sent(&self, key: Option<&Arc<str>>, topology: &Topology) {
         let mut table = self.0.lock();
+        let Some(key) = key else {
+            table.rest.in_flight += 1;
+            return;
+        };
         let current = table.follows(topology);
         if let Some(written) = table.keys.get_mut(key) {
             written.in_flight += 1;
@@ -124,10 +134,16 @@ impl Keyed {
     }
 
     /// What was sent under `key` is over: acknowledged, or nobody knows whether it happened.
-    fn over(&self, key: &str, topology: &Topology, shard: usize, acknowledged: bool) {
+    fn over(&self, key: Option<&str>, topology: &Topology, shard: usize, acknowledged: bool) {
         let mut table = self.0.lock();
+        if key.is_none() && table.unused() {
+            table.rest.in_flight = table.rest.in_flight.saturating_sub(1);
+            table.rest.unsure = !acknowledged;
+            return;
+        }
         let current = table.follows(topology);
-        let Some(written) = table.keys.get_mut(key) else { return };
+        let Table { keys, rest, .. } = &mut *table;
+        let Some(written) = key.map_or(Some(rest), |key| keys.get_mut(key)) else { return };
         written.in_flight = written.in_flight.saturating_sub(1);
         if acknowledged && current {
             written.acknowledged(topology, shard);
@@ -140,27 +156,29 @@ impl Keyed {
     }
 }
 
-/// A write that was sent under a key. Dropped without a word, it is one of which nobody knows whether it happened.
+/// A write that was sent under a key, or that may belong to any. Dropped without a word, it is one of which nobody knows
+/// whether it happened.
 #[derive(Debug)]
 #[must_use]
 pub struct KeyedWrite {
     cluster: Arc<Cluster>,
-    key: Arc<str>,
+    /// `None`: no policy was asked about it, and it counts for every key.
+    key: Option<Arc<str>>,
     shard: usize,
     acknowledged: bool,
 }
 
 impl KeyedWrite {
-    /// A write goes to `shard` under `key` now.
-    pub fn sent(cluster: &Arc<Cluster>, key: &Arc<str>, shard: usize) -> Self {
+    /// A write goes to `shard` under `key` now; under every key where none is given.
+    pub fn sent(cluster: &Arc<Cluster>, key: Option<&Arc<str>>, shard: usize) -> Self {
         cluster.keyed.sent(key, &cluster.topology);
-        Self { cluster: Arc::clone(cluster), key: Arc::clone(key), shard, acknowledged: false }
+        Self { cluster: Arc::clone(cluster), key: key.map(Arc::clone), shard, acknowledged: false }
     }
 
     /// Whether it is this one's.
     #[must_use]
-    pub fn is(&self, key: &str) -> bool {
-        *self.key == *key
+    pub fn is(&self, key: Option<&str>) -> bool {
+        self.key.as_deref() == key
     }
 
     /// The transaction that it belongs to has ended, whether it was committed or not.
@@ -171,7 +189,7 @@ impl KeyedWrite {
 
 impl Drop for KeyedWrite {
     fn drop(&mut self) {
-        self.cluster.keyed.over(&self.key, &self.cluster.topology, self.shard, self.acknowledged);
+        self.cluster.keyed.over(self.key.as_deref(), &self.cluster.topology, self.shard, self.acknowledged);
     }
 }
 
@@ -210,13 +228,13 @@ mod tests {
         assert_eq!(required(&keyed, "a", &topology), Requirement::Primary, "what was written before any key was named");
         told(&topology, 10, 10);
         assert_eq!(required(&keyed, "a", &topology), Requirement::None);
-        keyed.sent(&key, &topology);
+        keyed.sent(Some(&key), &topology);
         assert_eq!(required(&keyed, "a", &topology), Requirement::Primary, "on its way");
         assert_eq!(required(&keyed, "b", &topology), Requirement::None);
-        keyed.sent(&key, &topology);
-        keyed.over("a", &topology, 0, true);
+        keyed.sent(Some(&key), &topology);
+        keyed.over(Some("a"), &topology, 0, true);
         assert_eq!(required(&keyed, "a", &topology), Requirement::Primary, "one of two");
-        keyed.over("a", &topology, 0, true);
+        keyed.over(Some("a"), &topology, 0, true);
         told(&topology, 20, 10);
         assert_eq!(required(&keyed, "a", &topology), at(20));
         assert_eq!(required(&keyed, "b", &topology), Requirement::None);
@@ -228,14 +246,34 @@ mod tests {
     #[test]
     fn what_may_have_happened_needs_the_primary_until_the_next_write() {
         let (keyed, topology, key) = (Keyed::default(), topology(1), Arc::from("a"));
-        keyed.sent(&key, &topology);
-        keyed.over("a", &topology, 0, false);
+        keyed.sent(Some(&key), &topology);
+        keyed.over(Some("a"), &topology, 0, false);
         told(&topology, 10, 10);
         assert_eq!(required(&keyed, "a", &topology), Requirement::Primary);
-        keyed.sent(&key, &topology);
-        keyed.over("a", &topology, 0, true);
+        keyed.sent(Some(&key), &topology);
+        keyed.over(Some("a"), &topology, 0, true);
         told(&topology, 20, 20);
         assert_eq!(required(&keyed, "a", &topology), Requirement::None);
+    }
+
+    #[test]
+    fn what_nobody_could_name_a_key_for_counts_for_all() {
+        let (keyed, topology) = (Keyed::default(), topology(1));
+        keyed.sent(None, &topology);
+        keyed.over(None, &topology, 0, true);
+        keyed.sent(None, &topology);
+        assert!(!topology.shards()[0].watermark.unanswered(), "no key is in use");
+        assert_eq!(required(&keyed, "a", &topology), Requirement::Primary);
+        told(&topology, 10, 10);
+        assert_eq!(required(&keyed, "a", &topology), Requirement::Primary, "on its way since before a key was named");
+        keyed.over(None, &topology, 0, true);
+        told(&topology, 20, 10);
+        let expected = Requirement::Position(Position { timeline: 1, lsn: Lsn(20) });
+        assert_eq!(required(&keyed, "a", &topology), expected);
+        assert_eq!(required(&keyed, "b", &topology), expected);
+        told(&topology, 20, 20);
+        assert_eq!(required(&keyed, "a", &topology), Requirement::None);
+        assert_eq!(held(&keyed), 0);
     }
 
     #[test]
@@ -243,12 +281,12 @@ mod tests {
         let (keyed, topology) = (Keyed::default(), topology(1));
         let key = |number: usize| Arc::<str>::from(format!("k{number}"));
         for number in 0..KEYS {
-            keyed.sent(&key(number), &topology);
-            keyed.over(&key(number), &topology, 0, true);
+            keyed.sent(Some(&key(number)), &topology);
+            keyed.over(Some(&key(number)), &topology, 0, true);
         }
         assert_eq!(held(&keyed), KEYS);
         told(&topology, 10, 5);
-        keyed.sent(&key(KEYS), &topology);
+        keyed.sent(Some(&key(KEYS)), &topology);
         assert_eq!(held(&keyed), 1, "those at rest became one");
         let expected = Requirement::Position(Position { timeline: 1, lsn: Lsn(10) });
         assert_eq!(required(&keyed, "k7", &topology), expected);
@@ -261,16 +299,16 @@ mod tests {
     #[test]
     fn a_reload_that_numbers_shards_anew_loses_nothing() {
         let (keyed, old, new, key) = (Keyed::default(), topology(1), topology(2), Arc::from("a"));
-        keyed.sent(&key, &old);
+        keyed.sent(Some(&key), &old);
         assert_eq!(required(&keyed, "b", &new), Requirement::Primary, "what was written before");
         told(&new, 10, 10);
         assert_eq!(required(&keyed, "b", &new), Requirement::None);
         assert_eq!(required(&keyed, "a", &new), Requirement::Primary);
         assert_eq!(required(&keyed, "b", &old), Requirement::Primary, "its tickets are gone");
-        keyed.over("a", &old, 0, true);
+        keyed.over(Some("a"), &old, 0, true);
         assert_eq!(required(&keyed, "a", &new), Requirement::Primary, "of the other topology");
-        keyed.sent(&key, &new);
-        keyed.over("a", &new, 0, true);
+        keyed.sent(Some(&key), &new);
+        keyed.over(Some("a"), &new, 0, true);
         told(&new, 20, 20);
         assert_eq!(required(&keyed, "a", &new), Requirement::None);
     }

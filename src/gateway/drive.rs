@@ -45,6 +45,8 @@ pub(super) struct Conversation {
     pub(super) settled: bool,
     /// The unit at hand must wait until the server has answered what is in flight.
     pub(super) blocked: bool,
+    /// It must wait until what went ahead of it in its group has been answered.
+    pub(super) awaits_group: bool,
     /// The client has said that it will send no more.
     pub(super) half_closed: bool,
     /// And until when the answers to what it has sent are awaited, and whether it has taken some of them since that was set.
@@ -129,6 +131,7 @@ impl Conversation {
             held: None,
             settled: false,
             blocked: false,
+            awaits_group: false,
             half_closed: false,
             leaves: None,
             takes_answers: false,

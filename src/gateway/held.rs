@@ -2,17 +2,19 @@
 //!
 //! Invariant: a question of the gateway's own is asked only when the server has answered everything; until then the unit waits.
 //! A unit for which this server is the wrong one moves if nothing binds it here, and is refused on the server otherwise, so
-//! that the transaction fails as by an error of its own.
+//! that the transaction fails as by an error of its own. A replica that lacks what the unit must see is the wrong one, too, but
+//! nothing is refused for that: in a transaction, or in a session that is kept there, it reads what the replica has.
 //!
 //! Deliberately absent: getting a server (`checkout`), letting go of one (`settle`).
 
 use super::drive::{Conversation, End};
 use super::route::Route;
 use super::{home, io, private, written};
+use crate::config::PoolMode;
 use crate::policy::Role;
 use crate::sql::Effects;
 use crate::upstream::ErrorReply;
-use crate::wire::TransactionStatus;
+use crate::wire::{TransactionStatus, frontend};
 
 impl Conversation {
     /// Sends the unit at hand, or leaves it for later (`blocked`).
@@ -59,26 +61,38 @@ impl Conversation {
                 return end;
             }
         }
+        let behind = decided.as_ref().is_ok_and(|route| self.is_behind(route));
+        let kept = self.account.mode == PoolMode::Session || self.session.pins.any();
         let Some(lent) = &mut self.held else { return Ok(()) };
         let doubtful = self.session.doubtful(&lent.upstream);
+        let fits = decided.as_ref().is_ok_and(|route| route.admits(&lent.pool().node)) && !behind;
+        // Drivers ask what a statement is like, wait, and send something else: a COPY, a write.
+        let elsewhere =
+            !(kept || fits && self.session.unit().closed) && lent.pool().node.role() != crate::topology::Role::Primary;
         match decided {
-            // Drivers ask what a statement is like, wait, and send something else: a COPY, a write.
-            Ok(route)
-                if !(route.admits(&lent.pool().node) && self.session.unit().closed)
-                    && lent.pool().node.role() != crate::topology::Role::Primary
-                    && self.session.may_move(&lent.upstream) =>
-            {
-                match private::sync(lent).await {
-                    // Looked at again, as if the group began with it.
-                    Ok(_) => {
-                        self.session.move_group();
+            Ok(_) if elsewhere && self.session.may_move(&lent.upstream) => match private::sync(lent).await {
+                // Looked at again, as if the group began with it.
+                Ok(_) => {
+                    self.session.move_group();
+                    // What ran before the group may have left state here: then the server is let go as behind any other.
+                    if !self.unasked {
                         self.session.forget_effects();
                         self.release();
                     }
-                    Err(error) => return self.server_lost(&error.to_string()),
                 }
+                Err(error) => return self.server_lost(&error.to_string()),
+            },
+            Ok(_) if busy && !fits => self.blocked = true,
+            // It may move once that has come; where the limit cut it short, no Flush of the client's has asked for it.
+            Ok(_) if elsewhere && self.session.awaits_answers(&lent.upstream) => {
+                self.awaits_group = true;
+                frontend::frame(&mut lent.upstream.output, b'H', |_| {});
             }
-            Ok(route) if busy && !route.admits(&lent.pool().node) => self.blocked = true,
+            // It has nothing here, and was only left the server.
+            Ok(_) if behind && !kept && self.settled => {
+                self.session.forget_effects();
+                self.release();
+            }
             Err(_) if busy => self.blocked = true,
             Ok(route) if route.shard != lent.pool().node.shard => {
                 let reply = ErrorReply::error(

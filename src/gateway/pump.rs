@@ -156,9 +156,11 @@ impl Conversation {
             // The server's socket is full; its readiness to write wakes the task. What the client sends can wait.
             return Poll::Pending;
         }
-        let blocked = self.blocked && busy;
+        let waits =
+            self.awaits_group && self.held.as_ref().is_some_and(|lent| self.session.awaits_answers(&lent.upstream));
+        let blocked = waits || self.blocked && busy;
         if !blocked && !self.session.input.is_empty() {
-            self.blocked = false;
+            (self.blocked, self.awaits_group) = (false, false);
             self.session.scope.schema = self.account.cluster.schema();
             match self.session.pull(copy, busy) {
                 Pull::Unit => return Poll::Ready(Some(Event::Unit)),

@@ -46,6 +46,8 @@ pub(super) struct Route {
     pub(super) writes: bool,
     /// The consistency keys of its statements, each once. Most have none.
     pub(super) keys: Vec<Arc<str>>,
+    /// No policy was asked about some of it: what that writes may belong to any key.
+    pub(super) unseen: bool,
     /// Databases that it needs to itself: nobody may read their catalogues.
     pub(super) vacates: Vec<Box<str>>,
     /// What in it would succeed on a standby and mean nothing there. Looked for only while a server is held.
@@ -61,6 +63,7 @@ impl Route {
             any_shard: true,
             writes: true,
             keys: Vec::new(),
+            unseen: false,
             vacates: Vec::new(),
             useless: None,
         }
@@ -275,6 +278,7 @@ pub(super) fn decide(
     for database in &vacates {
         asker.cluster.vacate(database);
     }
+    route.unseen = opaque;
     route.vacates = vacates;
     route.useless = useless;
     Ok(route)
@@ -426,7 +430,7 @@ fn resolve(chain: &Chain, answer: Answer, asker: &Asker<'_>, access: Access, hom
             let any_shard = matches!(target.shards, Shards::Default);
             let keys = target.consistency.iter().cloned().collect();
             let writes = access != Access::Read;
-            Ok(Route { target, shard, any_shard, writes, keys, vacates: Vec::new(), useless: None })
+            Ok(Route { target, shard, any_shard, writes, keys, unseen: false, vacates: Vec::new(), useless: None })
         }
         Decision::Reject(rejection) => {
             let mut reply = ErrorReply::error(rejection.sqlstate.as_str(), &*rejection.message);
@@ -461,7 +465,7 @@ fn join(mut first: Route, second: Route) -> Result<Route, ErrorReply> {
     if wide.target.role == Role::Replica && target.role == Role::Any {
         target.role = Role::Replica;
     }
-    Ok(Route { target, shard, any_shard, writes, keys, vacates: Vec::new(), useless: None })
+    Ok(Route { target, shard, any_shard, writes, keys, unseen: false, vacates: Vec::new(), useless: None })
 }
 
 struct SessionAttributes<'a>(&'a Settings);

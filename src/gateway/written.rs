@@ -10,7 +10,7 @@ use super::drive::Conversation;
 use super::route::Route;
 use crate::control::{Cluster, KeyedWrite};
 use crate::policy::Role;
-use crate::topology::{Position, Requirement, Writes};
+use crate::topology::{self, Position, Requirement, Writes};
 
 impl Conversation {
     /// What a replica must have replayed to serve the unit. Makes the route the primary's where that is not known.
@@ -18,7 +18,8 @@ impl Conversation {
         if route.target.role == Role::Primary {
             return None;
         }
-        match self.required(route) {
+        let cluster = &self.account.cluster;
+        match required(&mut self.writes, cluster, route) {
             Requirement::None => None,
             Requirement::Primary => {
                 route.target.role = Role::Primary;
@@ -40,25 +41,40 @@ impl Conversation {
         }
     }
 
-    fn required(&mut self, route: &Route) -> Requirement {
-        let cluster = &self.account.cluster;
-        let own = cluster.config.read_your_writes && !self.writes.none();
-        if route.keys.is_empty() {
-            return if own { self.writes.required(&cluster.topology, route.shard) } else { Requirement::None };
+    /// Whether the server held is a replica's that may lack what the unit must see.
+    #[inline]
+    pub(super) fn is_behind(&mut self, route: &Route) -> bool {
+        let Some(lent) = &self.held else { return false };
+        let node = &lent.pool().node;
+        if node.role() == topology::Role::Primary {
+            return false;
         }
-        let mut writes = if own { self.writes.clone() } else { Writes::default() };
-        for key in &route.keys {
-            cluster.keyed.join(key, &cluster.topology, route.shard, &mut writes);
+        match required(&mut self.writes, &self.account.cluster, route) {
+            Requirement::None => false,
+            Requirement::Primary => true,
+            Requirement::Position(position) => !node.has_replayed(position),
         }
-        writes.required(&cluster.topology, route.shard)
     }
+}
+
+fn required(writes: &mut Writes, cluster: &Cluster, route: &Route) -> Requirement {
+    let own = cluster.config.read_your_writes && !writes.none();
+    if route.keys.is_empty() {
+        return if own { writes.required(&cluster.topology, route.shard) } else { Requirement::None };
+    }
+    let mut writes = if own { writes.clone() } else { Writes::default() };
+    for key in &route.keys {
+        cluster.keyed.join(key, &cluster.topology, route.shard, &mut writes);
+    }
+    writes.required(&cluster.topology, route.shard)
 }
 
 /// A unit that may write goes to its server now.
 pub(super) fn sent(writes: &mut Writes, keyed: &mut Vec<KeyedWrite>, cluster: &Arc<Cluster>, route: &Route) {
     writes.sent(route.shard);
-    for key in &route.keys {
-        if !keyed.iter().any(|write| write.is(key)) {
+    let keys = route.keys.iter().map(Some).chain(route.unseen.then_some(None));
+    for key in keys {
+        if !keyed.iter().any(|write| write.is(key.map(|key| &**key))) {
             keyed.push(KeyedWrite::sent(cluster, key, route.shard));
         }
     }

@@ -335,8 +335,18 @@ impl Session {
     /// all of it was answered.
     #[must_use]
     pub fn may_move(&self, up: &Upstream) -> bool {
+        self.declares(up) && up.quiet()
+    }
+
+    /// Whether that is so but for answers that are still to come.
+    #[must_use]
+    pub fn awaits_answers(&self, up: &Upstream) -> bool {
+        self.declares(up) && !up.quiet()
+    }
+
+    fn declares(&self, up: &Upstream) -> bool {
         let declares = self.in_group && self.declared_only && !self.group_failed;
-        declares && up.quiet() && up.status() == TransactionStatus::Idle
+        declares && up.status() == TransactionStatus::Idle
     }
 
     /// The group that is open goes on elsewhere; the server that had it was sent a Sync of ours.

@@ -79,10 +79,7 @@ fn fit(node: &Node, conditions: &Conditions<'_>) -> bool {
     };
     let lag = node.role() == Role::Primary
         || conditions.max_lag.is_none_or(|bound| node.lag().is_some_and(|lag| lag <= bound));
-    let replayed = node.role() == Role::Primary
-        || conditions.replayed.is_none_or(|wanted| {
-            node.position().is_some_and(|at| at.timeline == wanted.timeline && at.lsn >= wanted.lsn)
-        });
+    let replayed = node.role() == Role::Primary || conditions.replayed.is_none_or(|wanted| node.has_replayed(wanted));
     role && node.standing() == Standing::Up
         && node.spec.weight > 0
         && carries(node, conditions.labels)

@@ -219,6 +219,12 @@ impl Node {
         whole.then_some(Position { timeline, lsn })
     }
 
+    /// Whether it is known to have replayed this.
+    #[must_use]
+    pub fn has_replayed(&self, wanted: Position) -> bool {
+        self.position().is_some_and(|at| at.timeline == wanted.timeline && at.lsn >= wanted.lsn)
+    }
+
     /// Stores its position.
     pub fn set_position(&self, position: Option<Position>) {
         let Position { timeline, lsn } = position.unwrap_or_default();

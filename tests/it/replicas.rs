@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::SimpleQueryMessage::Row;
 
-use crate::support::{Gateway, Raw, database, direct, eventually, succeed, tool};
+use crate::support::{Gateway, Raw, database, direct, eventually, query, succeed, tool};
 
 const WHERE: &str = "SELECT current_setting('cluster_name')";
 
@@ -188,6 +188,34 @@ async fn what_one_session_defines_all_find_at_once() {
             assert!(start.elapsed() < Duration::from_secs(30));
         }
     }
+}
+
+/// Also behind a read that is still at work on a replica.
+#[test]
+fn what_was_defined_is_found_behind_a_read_in_flight() {
+    let cluster = pointsman::demo::Cluster::builder().replicas(1).start(|_| {}).unwrap();
+    cluster.primary().psql("demo", "SET ROLE demo; CREATE TABLE t AS SELECT 5 AS n").unwrap();
+    cluster.wait_replayed().unwrap();
+    let gateway = Gateway::in_front_of(&cluster).start();
+    let (mut definer, mut other) =
+        (Raw::log_in(gateway.port, "demo", "demo"), Raw::log_in(gateway.port, "demo", "demo"));
+    if !direct() {
+        eventually("the replica answers", || other.ask("SELECT current_setting('cluster_name') FROM t") == "r1");
+    }
+    let replica = &cluster.replicas()[0];
+    replica.psql("postgres", "SELECT pg_wal_replay_pause()").unwrap();
+    other.send(&query("SELECT current_setting('cluster_name') /* at work */ FROM pg_sleep(3)"));
+    let works = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%/* at work */%' \
+                 AND pid <> pg_backend_pid()";
+    eventually("it is at work", || {
+        [replica, cluster.primary()].iter().any(|node| node.psql("postgres", works).unwrap().trim() == "1")
+    });
+    assert_eq!(definer.ask("ALTER TABLE t ADD COLUMN late int DEFAULT 6"), "");
+    other.send(&query("SELECT late FROM t"));
+    let first = other.first();
+    assert!(direct() || first == "r1", "{first}");
+    assert_eq!(other.first(), "6");
+    replica.psql("postgres", "SELECT pg_wal_replay_resume()").unwrap();
 }
 
 /// What a counter of the gateway's says.
