@@ -185,15 +185,17 @@ impl Session {
                 }
                 What::Execute => {
                     up.expect(Expected::Execute, self);
-                    if let Some(portal) = self.resets_by(&self.input[frame.clone()]) {
-                        rewrite.after(&self.input, up);
-                        self.restore_behind(&portal, up);
-                    }
+                    self.restore_behind_execute(up, &mut rewrite, &frame);
                 }
                 What::Deallocate { name, statement } => {
                     rewrite.before(&self.input, up);
                     self.stand_in(up, &name);
                     up.expect(Expected::Deallocation(name, statement), self);
+                }
+                What::DeallocateAll(gone) => {
+                    up.prepared.doubt_all();
+                    up.expect(Expected::DeallocationAll(gone), self);
+                    self.restore_behind_execute(up, &mut rewrite, &frame);
                 }
                 What::CloseStatement { held: Some(statement) } => {
                     let name = self.target_name(&frame);
@@ -350,6 +352,11 @@ impl Session {
                     }
                 }
                 What::Deallocate { name, statement } => self.close_skipped(name, statement),
+                What::DeallocateAll(gone) => {
+                    for (name, statement) in gone {
+                        self.close_skipped(name, statement);
+                    }
+                }
                 What::Query(_) | What::LongQuery if refused && i == 0 => self.drop_unnamed(),
                 _ => {}
             }
@@ -389,6 +396,14 @@ impl Session {
         up.expect(Expected::Close { statement: held, show: Show::Hide }, self);
         if name.is_empty() {
             up.forget_unnamed();
+        }
+    }
+
+    #[inline]
+    fn restore_behind_execute(&mut self, up: &mut Upstream, rewrite: &mut Rewrite<'_>, frame: &std::ops::Range<usize>) {
+        if let Some(portal) = self.resets_by(&self.input[frame.clone()]) {
+            rewrite.after(&self.input, up);
+            self.restore_behind(&portal, up);
         }
     }
 

@@ -245,6 +245,8 @@ enum What {
         name: Box<[u8]>,
         statement: Arc<Prepared>,
     },
+    /// An Execute that drops all statements: those that the client prepared through the protocol.
+    DeallocateAll(Vec<(Box<[u8]>, Arc<Prepared>)>),
     CloseStatement {
         held: Option<Arc<Prepared>>,
     },
@@ -415,6 +417,7 @@ impl Unit {
                     | What::Function
                     | What::Execute
                     | What::Deallocate { .. }
+                    | What::DeallocateAll(_)
                     | What::LongParse { .. }
             )
         })
@@ -504,6 +507,10 @@ impl Receiver for Session {
 
     fn command_complete(&mut self, tag: &[u8]) {
         self.note_completion(tag);
+    }
+
+    fn statements_gone(&mut self) {
+        self.statements.clear();
     }
 
     fn close_skipped(&mut self, client_name: &[u8], statement: &Arc<Prepared>) {
