@@ -152,15 +152,20 @@ impl Session {
         own.collect()
     }
 
+    /// The client's statement that a message executes by SQL.
+    pub(super) fn executed_by(&self, what: &What) -> Option<&Arc<Prepared>> {
+        match what {
+            What::Query(analysis) => self.statements.get(name(analysis)?.as_bytes()),
+            What::Bind { statement: Some(one), .. } | What::DescribeStatement { statement: Some(one) } => {
+                self.statements.known_as(name(&one.analysis)?)
+            }
+            _ => None,
+        }
+    }
+
     /// What a message executes by SQL and the server may not hold as the client knows it.
     pub(super) fn lacks_for(&self, op: &Op, prepared: &PreparedSet) -> Option<&Arc<Prepared>> {
-        let statement = match &op.what {
-            What::Query(analysis) => self.statements.get(name(analysis)?.as_bytes())?,
-            What::Bind { statement: Some(one), .. } | What::DescribeStatement { statement: Some(one) } => {
-                self.statements.known_as(name(&one.analysis)?)?
-            }
-            _ => return None,
-        };
+        let statement = self.executed_by(&op.what)?;
         let mut known = Vec::with_capacity(24);
         statement.id.write_name(&mut known);
         let lacks = prepared.named(&known).is_none() || prepared.doubts(statement, &self.settings, self.refolds);

@@ -45,6 +45,7 @@ impl Session {
         let (mut at, mut kept) = (0, 0);
         // The statement and the portal bound last.
         let mut bound = None;
+        let mut foreseen = unit.foreseen.take();
         let mut ops = unit.ops.drain(..);
         while let Some(Op { len, rest, what }) = ops.next() {
             let frame = at..at + len;
@@ -62,6 +63,17 @@ impl Session {
                 _ => self.in_group = true,
             }
             let mut rewrite = Rewrite { kept: &mut kept, start: frame.start, end: frame.end };
+            let known = foreseen.as_deref_mut();
+            if let Some(reply) = known.and_then(|known| self.refusal(&what, &self.input[frame.clone()], known)) {
+                rewrite.flush(&self.input, up);
+                self.ignoring = std::mem::take(&mut self.streaming);
+                if may_skip {
+                    self.refuse_query(up, reply.clone());
+                } else {
+                    self.refuse_parse(up, reply.clone());
+                }
+                continue;
+            }
             match what {
                 What::Query(analysis) => {
                     self.drop_unnamed();
@@ -277,9 +289,13 @@ impl Session {
         for Op { what, .. } in &unit.ops {
             self.ends_group(up, what);
         }
+        self.refuse_query(up, reply);
+        self.in_group = false;
+    }
+
+    fn refuse_query(&mut self, up: &mut Upstream, reply: ErrorReply) {
         frontend::write_query(&mut up.output, REFUSED);
         up.expect(Expected::Refused(Box::new(reply)), self);
-        self.in_group = false;
     }
 
     /// A Query or FunctionCall ends the group that is open: it is skipped if that fails, and nobody looks further before it

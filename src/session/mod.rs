@@ -12,6 +12,7 @@ mod channels;
 mod deferred;
 mod doubts;
 mod executed;
+mod foreseen;
 mod forward;
 mod lacking;
 mod local;
@@ -200,6 +201,7 @@ pub struct Unit {
     pub opens: bool,
     /// It wants a decision; what the client sends after it is not looked at before.
     complete: bool,
+    foreseen: Option<Box<foreseen::Foreseen>>,
 }
 
 /// One message of a unit and what is known of it.

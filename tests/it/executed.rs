@@ -292,18 +292,6 @@ fn a_group_deallocates_what_was_prepared_through_the_protocol() {
     }
 }
 
-/// Keeps the server that the client used last from it, of two that there are.
-fn take_away(client: &mut Raw, others: &mut [Raw; 2]) {
-    let pid = client.ask("SELECT pg_backend_pid()");
-    let [one, other] = others;
-    assert_eq!(one.ask("BEGIN"), "");
-    if one.ask("SELECT pg_backend_pid()") != pid {
-        assert_eq!(other.ask("BEGIN"), "");
-        assert_eq!(other.ask("SELECT pg_backend_pid()"), pid);
-        assert_eq!(one.ask("COMMIT"), "");
-    }
-}
-
 /// What drops all statements within a group: behind it in the group their names are free, on the server that has them and elsewhere.
 #[test]
 fn a_group_drops_all_that_was_prepared_through_the_protocol() {
@@ -375,7 +363,7 @@ fn a_group_drops_all_that_was_prepared_through_the_protocol() {
             let prepared = [select("a"), select("b"), run_a.clone(), end.clone()].concat();
             assert_eq!(heard(&mut client, &prepared, 1), heard(&mut plain, &prepared, 1), "{what}");
             if elsewhere {
-                take_away(&mut client, &mut others);
+                client.leaves_server_to(&mut others);
             }
             for (at, write) in writes.iter().enumerate() {
                 let ready = write.iter().filter(|part| matches!(part[0], b'S' | b'Q')).count();
