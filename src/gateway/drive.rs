@@ -23,7 +23,7 @@ use super::rerun::{self, Fault, Rerun, UNIT_LIMIT};
 use super::route::{self, Asker, Route};
 use super::settle::FINISH;
 use super::trace::{self, Trace};
-use super::{io, private, written};
+use super::{doubted, io, private, written};
 use crate::config::PoolMode;
 use crate::control::{Account, KeyedWrite};
 use crate::net::{self, Stream};
@@ -544,16 +544,18 @@ impl Conversation {
         {
             return Ok(Some(refused));
         }
+        self.session.foresee_nothing();
         let doubtful = self.session.doubtful(&lent.upstream);
-        if !doubtful.is_empty()
-            && let Some(refused) =
-                private::confirm(lent, &doubtful, &self.session.settings, self.session.within()).await?
-        {
+        if !doubtful.is_empty() {
+            let refused = Box::pin(doubted::confirm(lent, &mut self.session, &doubtful)).await?;
             if lent.upstream.take_outdated() {
                 self.account.cluster.schema_changed();
             }
-            // What stands ahead of it may fail first, or change where its names are found: the server tells in its place.
-            if refused.verbatim.is_none() || !self.session.comes_after_others(&doubtful) {
+            // The replica may lack what the primary has: nothing of the unit is told before that is known.
+            let spare = !writes && lent.pool().node.role() == crate::topology::Role::Replica;
+            let repeatable = || self.session.repeatable(UNIT_LIMIT, Fault::Replica.allows()).is_some();
+            let foreseen = self.session.foreseen().filter(|_| spare && repeatable()).cloned();
+            if let Some(refused) = refused.or(foreseen) {
                 return Ok(Some(refused));
             }
         }

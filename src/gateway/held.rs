@@ -9,7 +9,7 @@
 
 use super::drive::{Conversation, End};
 use super::route::Route;
-use super::{home, io, private, written};
+use super::{doubted, home, io, private, written};
 use crate::config::PoolMode;
 use crate::policy::Role;
 use crate::sql::Effects;
@@ -117,7 +117,7 @@ impl Conversation {
             // Looked at again when that is known.
             Ok(_) if !doubtful.is_empty() && busy => self.blocked = true,
             Ok(_) if !doubtful.is_empty() => {
-                let confirmed = private::confirm(lent, &doubtful, &self.session.settings, self.session.within()).await;
+                let confirmed = Box::pin(doubted::confirm(lent, &mut self.session, &doubtful)).await;
                 return self.asked(confirmed).unwrap_or(Ok(()));
             }
             Ok(route) => {

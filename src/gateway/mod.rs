@@ -11,6 +11,7 @@ mod cancel;
 mod checkout;
 mod console;
 mod context;
+mod doubted;
 mod drive;
 mod greet;
 mod held;

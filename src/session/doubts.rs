@@ -14,13 +14,8 @@ impl Session {
     /// Whether the unit does something before it uses the first of some statements.
     #[must_use]
     pub fn comes_after_others(&self, statements: &[Arc<Prepared>]) -> bool {
-        let uses = |what: &What| match what {
-            What::Bind { statement: Some(one), .. } | What::DescribeStatement { statement: Some(one) } => {
-                statements.iter().any(|statement| statement.id == one.id)
-            }
-            _ => false,
-        };
-        !self.unit.ops.first().is_some_and(|op| uses(&op.what))
+        let first = self.unit.ops.first();
+        !first.is_some_and(|op| statements.iter().any(|statement| self.fails_with(&op.what, statement.id)))
     }
 
     /// The named statements that the unit is about to use and that `up` may see otherwise than clients know them: they must be
@@ -29,7 +24,7 @@ impl Session {
     #[must_use]
     pub fn doubtful(&self, up: &Upstream) -> SmallVec<[Arc<Prepared>; 2]> {
         let mut doubtful: SmallVec<[Arc<Prepared>; 2]> = SmallVec::new();
-        if !self.unit.opens || up.status() == TransactionStatus::Failed {
+        if !self.unit.opens || self.unit.foreseen.is_some() || up.status() == TransactionStatus::Failed {
             return doubtful;
         }
         let within = self.within();

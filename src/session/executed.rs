@@ -5,7 +5,7 @@
 //!
 //! Of DEALLOCATE in the extended protocol nothing is changed: before its portal runs, the server gets a statement without a text
 //! under the client's name, which is what it deallocates then. For the client the statement is gone as soon as that Execute is looked
-//! at, as with a Close, and is there again if it fails or is skipped.
+//! at, as with a Close, and is there again if it fails or is skipped. So are all of them where all are dropped.
 //!
 //! Deliberately absent: EXPLAIN EXECUTE and CREATE TABLE AS EXECUTE; what a name stands for once an EXECUTE itself was prepared, which
 //! is what it stood for then.
@@ -26,6 +26,25 @@ fn name(analysis: &Analysis) -> Option<&str> {
     if only.kind == Kind::Execute { only.object.as_deref() } else { None }
 }
 
+/// What the Execute of a portal takes from the client.
+#[derive(Debug)]
+pub(super) enum Gone {
+    /// The statement of this name.
+    One(Box<[u8]>),
+    /// All that have names.
+    All,
+}
+
+/// What a text deallocates, if it is one statement that does.
+#[inline]
+pub(super) fn gone(shape: &Shape) -> Option<Gone> {
+    let [only] = shape.statements.as_slice() else { return None };
+    if matches!(only.kind, Kind::Deallocate | Kind::Discard) && only.effects.any(Effects::DROPS_PREPARED) {
+        return Some(Gone::All);
+    }
+    deallocated_name(shape).map(|name| Gone::One(name.as_bytes().into()))
+}
+
 /// The name that a text deallocates, if that is all it does.
 #[inline]
 pub(super) fn deallocated_name(shape: &Shape) -> Option<&str> {
@@ -37,11 +56,11 @@ pub(super) fn deallocated_name(shape: &Shape) -> Option<&str> {
 /// Portals that are known to deallocate. One more is told by its server that there is no such statement.
 const PORTALS: usize = 64;
 
-/// A portal that deallocates a statement.
+/// A portal that deallocates.
 #[derive(Debug)]
 pub(super) struct Deallocating {
     portal: Box<[u8]>,
-    name: Box<[u8]>,
+    gone: Gone,
 }
 
 /// An EXECUTE's text with the name under which servers know what it executes.
@@ -97,25 +116,24 @@ impl Session {
         Some((name.as_bytes().into(), statement.id))
     }
 
-    /// Notes a portal that a Bind makes: the name that it deallocates, if it does.
-    pub(super) fn note_deallocating(&mut self, portal: Box<[u8]>, name: Option<&str>) {
+    /// Notes a portal that a Bind makes: what it deallocates, if it does.
+    pub(super) fn note_deallocating(&mut self, portal: Box<[u8]>, gone: Option<Gone>) {
         self.deallocating.retain(|held| held.portal != portal);
-        if let Some(name) = name.filter(|_| self.deallocating.len() < PORTALS) {
-            self.deallocating.push(Deallocating { portal, name: name.as_bytes().into() });
+        if let Some(gone) = gone.filter(|_| self.deallocating.len() < PORTALS) {
+            self.deallocating.push(Deallocating { portal, gone });
         }
     }
 
-    /// What an Execute is: the client's statement goes if its portal deallocates it.
+    /// What an Execute is: the client's statements go that its portal deallocates.
     pub(super) fn executed_portal(&mut self, start: usize, end: usize) -> What {
         let portal = cstr(&self.input[start + HEADER_LEN..end]).map(|(portal, _)| portal);
         let Some(held) = self.deallocating.iter().find(|held| portal == Some(&*held.portal)) else {
             return What::Execute;
         };
-        if self.shapes().any(|shape| shape.effects.any(Effects::DROPS_PREPARED)) {
-            // The server says that it is gone already.
-            return What::Execute;
-        }
-        let name = held.name.clone();
+        let name = match &held.gone {
+            Gone::One(name) => name.clone(),
+            Gone::All => return What::DeallocateAll(self.statements.take_all()),
+        };
         self.statements.remove(&name).map_or(What::Execute, |statement| What::Deallocate { name, statement })
     }
 
@@ -134,15 +152,20 @@ impl Session {
         own.collect()
     }
 
+    /// The client's statement that a message executes by SQL.
+    pub(super) fn executed_by(&self, what: &What) -> Option<&Arc<Prepared>> {
+        match what {
+            What::Query(analysis) => self.statements.get(name(analysis)?.as_bytes()),
+            What::Bind { statement: Some(one), .. } | What::DescribeStatement { statement: Some(one) } => {
+                self.statements.known_as(name(&one.analysis)?)
+            }
+            _ => None,
+        }
+    }
+
     /// What a message executes by SQL and the server may not hold as the client knows it.
     pub(super) fn lacks_for(&self, op: &Op, prepared: &PreparedSet) -> Option<&Arc<Prepared>> {
-        let statement = match &op.what {
-            What::Query(analysis) => self.statements.get(name(analysis)?.as_bytes())?,
-            What::Bind { statement: Some(one), .. } | What::DescribeStatement { statement: Some(one) } => {
-                self.statements.known_as(name(&one.analysis)?)?
-            }
-            _ => return None,
-        };
+        let statement = self.executed_by(&op.what)?;
         let lacks = !prepared.surely_holds(statement.id) || prepared.doubts(statement, &self.settings, self.within());
         lacks.then_some(statement)
     }

@@ -45,6 +45,7 @@ impl Session {
         let (mut at, mut kept) = (0, 0);
         // The statement and the portal bound last.
         let mut bound = None;
+        let mut foreseen = unit.foreseen.take();
         let mut ops = unit.ops.drain(..);
         while let Some(Op { len, rest, what }) = ops.next() {
             let frame = at..at + len;
@@ -62,6 +63,17 @@ impl Session {
                 _ => self.in_group = true,
             }
             let mut rewrite = Rewrite { kept: &mut kept, start: frame.start, end: frame.end };
+            let known = foreseen.as_deref_mut();
+            if let Some(reply) = known.and_then(|known| self.refusal(&what, &self.input[frame.clone()], known)) {
+                rewrite.flush(&self.input, up);
+                self.ignoring = std::mem::take(&mut self.streaming);
+                if may_skip {
+                    self.refuse_query(up, reply.clone());
+                } else {
+                    self.refuse_parse(up, reply.clone());
+                }
+                continue;
+            }
             match what {
                 What::Query(analysis) => {
                     self.drop_unnamed();
@@ -185,15 +197,17 @@ impl Session {
                 }
                 What::Execute => {
                     up.expect(Expected::Execute, self);
-                    if let Some(portal) = self.resets_by(&self.input[frame.clone()]) {
-                        rewrite.after(&self.input, up);
-                        self.restore_behind(&portal, up);
-                    }
+                    self.restore_behind_execute(up, &mut rewrite, &frame);
                 }
                 What::Deallocate { name, statement } => {
                     rewrite.before(&self.input, up);
                     self.stand_in(up, &name);
                     up.expect(Expected::Deallocation(name, statement), self);
+                }
+                What::DeallocateAll(gone) => {
+                    up.prepared.doubt_all();
+                    up.expect(Expected::DeallocationAll(gone), self);
+                    self.restore_behind_execute(up, &mut rewrite, &frame);
                 }
                 What::CloseStatement { held: Some(statement) } => {
                     let name = self.target_name(&frame);
@@ -275,9 +289,13 @@ impl Session {
         for Op { what, .. } in &unit.ops {
             self.ends_group(up, what);
         }
+        self.refuse_query(up, reply);
+        self.in_group = false;
+    }
+
+    fn refuse_query(&mut self, up: &mut Upstream, reply: ErrorReply) {
         frontend::write_query(&mut up.output, REFUSED);
         up.expect(Expected::Refused(Box::new(reply)), self);
-        self.in_group = false;
     }
 
     /// A Query or FunctionCall ends the group that is open: it is skipped if that fails, and nobody looks further before it
@@ -350,6 +368,11 @@ impl Session {
                     }
                 }
                 What::Deallocate { name, statement } => self.close_skipped(name, statement),
+                What::DeallocateAll(gone) => {
+                    for (name, statement) in gone {
+                        self.close_skipped(name, statement);
+                    }
+                }
                 What::Query(_) | What::LongQuery if refused && i == 0 => self.drop_unnamed(),
                 _ => {}
             }
@@ -389,6 +412,14 @@ impl Session {
         up.expect(Expected::Close { statement: held, show: Show::Hide }, self);
         if name.is_empty() {
             up.forget_unnamed();
+        }
+    }
+
+    #[inline]
+    fn restore_behind_execute(&mut self, up: &mut Upstream, rewrite: &mut Rewrite<'_>, frame: &std::ops::Range<usize>) {
+        if let Some(portal) = self.resets_by(&self.input[frame.clone()]) {
+            rewrite.after(&self.input, up);
+            self.restore_behind(&portal, up);
         }
     }
 

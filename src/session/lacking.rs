@@ -97,7 +97,7 @@ impl Session {
                     bound = Some(bind.portal);
                 }
                 What::Bind { .. } => return false,
-                What::Execute => {
+                What::Execute | What::DeallocateAll(_) => {
                     let portal = frame.get(HEADER_LEN..).and_then(cstr).map(|(name, _)| name);
                     if portal.is_none() || bound.take() != portal {
                         return false;

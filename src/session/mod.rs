@@ -12,6 +12,7 @@ mod channels;
 mod deferred;
 mod doubts;
 mod executed;
+mod foreseen;
 mod forward;
 mod lacking;
 mod local;
@@ -201,6 +202,7 @@ pub struct Unit {
     pub opens: bool,
     /// It wants a decision; what the client sends after it is not looked at before.
     complete: bool,
+    foreseen: Option<Box<foreseen::Foreseen>>,
 }
 
 /// One message of a unit and what is known of it.
@@ -246,6 +248,8 @@ enum What {
         name: Box<[u8]>,
         statement: Arc<Prepared>,
     },
+    /// An Execute that drops all statements: those that the client prepared through the protocol.
+    DeallocateAll(Vec<(Box<[u8]>, Arc<Prepared>)>),
     CloseStatement {
         held: Option<Arc<Prepared>>,
     },
@@ -426,6 +430,7 @@ impl Unit {
                     | What::Function
                     | What::Execute
                     | What::Deallocate { .. }
+                    | What::DeallocateAll(_)
                     | What::LongParse { .. }
             )
         })
@@ -519,6 +524,10 @@ impl Receiver for Session {
 
     fn command_complete(&mut self, tag: &[u8]) {
         self.note_completion(tag);
+    }
+
+    fn statements_gone(&mut self) {
+        self.statements.clear();
     }
 
     fn close_skipped(&mut self, client_name: &[u8], statement: &Arc<Prepared>) {

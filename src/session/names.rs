@@ -16,7 +16,7 @@ pub(super) struct Names {
     unnamed: bool,
     named: HashSet<Box<[u8]>, foldhash::fast::RandomState>,
     bytes: usize,
-    /// There were more than could be held.
+    /// All, or more than could be held.
     any: bool,
 }
 
@@ -31,6 +31,11 @@ impl Names {
         } else {
             self.any = true;
         }
+    }
+
+    /// Adds all but that of the unnamed statement.
+    pub(super) fn insert_all(&mut self) {
+        self.any = true;
     }
 
     pub(super) fn contains(&self, name: &[u8]) -> bool {

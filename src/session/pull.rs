@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Buf;
 
-use super::executed::deallocated_name;
+use super::executed::gone;
 use super::state::ANY_SETTING;
 use super::{Op, Session, Unit, What};
 use crate::sql::{Effects, Kind, Shape};
@@ -192,8 +192,10 @@ impl Session {
         {
             self.names_open.insert(name, limits.prepared);
         }
-        if let What::Deallocate { name, .. } = &what {
-            self.names_open.insert(name, limits.prepared);
+        match &what {
+            What::Deallocate { name, .. } => self.names_open.insert(name, limits.prepared),
+            What::DeallocateAll(_) => self.names_open.insert_all(),
+            _ => {}
         }
         let ends = what.ends_with_ready();
         // A server that begins COPY FROM STDIN says so at once; a client may wait for that without a Flush.
@@ -254,7 +256,7 @@ impl Session {
                 let bind = frontend::bind(frame)?;
                 let values = (frame.len() - bind.rest.len()) as u32;
                 let statement = self.statement(bind.statement).cloned();
-                let deallocates = statement.as_deref().and_then(|one| deallocated_name(&one.analysis.shape));
+                let deallocates = statement.as_deref().and_then(|one| gone(&one.analysis.shape));
                 if deallocates.is_some() || !self.deallocating.is_empty() {
                     let portal = bind.portal.into();
                     self.note_deallocating(portal, deallocates);

@@ -444,8 +444,6 @@ impl Session {
     pub(super) fn note_completion(&mut self, tag: &[u8]) {
         match tag {
             b"DISCARD ALL" => {
-                // The unnamed statement stays (`DropAllPreparedStatements` in `prepare.c`).
-                self.statements.clear();
                 self.discarded = true;
                 // What is noted already may have come behind it in the same pipeline: it is asked for all the same.
                 self.pins = Pins {
@@ -459,7 +457,6 @@ impl Session {
                 self.settings = Arc::clone(&self.baseline);
                 self.resets = !self.baseline.is_empty();
             }
-            b"DEALLOCATE ALL" => self.statements.clear(),
             // The one that keeps the server may be among them.
             b"CLOSE CURSOR" | b"CLOSE CURSOR ALL" if self.pins.hold_cursor => self.effects |= Effects::HOLD_CURSOR,
             _ => {}

@@ -82,6 +82,11 @@ impl Statements {
         Some(statement)
     }
 
+    /// All with their names; none is left.
+    pub(super) fn take_all(&mut self) -> Vec<(Box<[u8]>, Arc<Prepared>)> {
+        std::mem::take(self).by_name.into_iter().collect()
+    }
+
     pub(super) fn clear(&mut self) {
         // Its room as well: it may have been that of thousands.
         *self = Self::default();

@@ -59,6 +59,8 @@ pub trait Receiver {
     fn hears(&mut self, _channel: &[u8]) -> bool {
         true
     }
+    /// All statements that have names are gone.
+    fn statements_gone(&mut self) {}
     /// A command completed, with its tag.
     fn command_complete(&mut self, _tag: &[u8]) {}
     /// An error came.
@@ -279,6 +281,15 @@ impl Upstream {
                 }
                 self.answered()
             }
+            (b'C' | b's', Some(Expected::DeallocationAll(_))) => {
+                let tag = frame.get(HEADER_LEN..frame.len() - 1).filter(|_| header.tag == b'C').unwrap_or_default();
+                if !drops_all(tag) {
+                    // The same.
+                    self.not_deallocated(to);
+                }
+                self.completed(tag, to);
+                self.answered()
+            }
             (b'I' | b's', Some(Expected::Execute | Expected::Query)) => self.executed(),
             (b'T' | b'c', Some(Expected::Query)) | (b'c', Some(Expected::Execute)) => Ok(Verdict::Keep),
             (b'H', Some(Expected::Query | Expected::Execute)) => Ok(Verdict::Keep),
@@ -345,7 +356,7 @@ impl Upstream {
     fn completed<R: Receiver>(&mut self, tag: &[u8], to: &mut R) {
         self.copy = Copy::None;
         to.command_complete(tag);
-        if !matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL") {
+        if !drops_all(tag) {
             return;
         }
         if tag == b"DISCARD ALL" {
@@ -354,6 +365,12 @@ impl Upstream {
         self.prepared.clear();
         // What was sent behind it comes after it on the server, too.
         self.replay(1);
+        if matches!(self.expected.front(), Some(Expected::DeallocationAll(_))) {
+            // They went when the Execute was looked at, and what was looked at since is there.
+            return;
+        }
+        // The unnamed statement stays (`DropAllPreparedStatements` in `prepare.c`).
+        to.statements_gone();
         for expected in self.expected.iter().skip(1) {
             match expected {
                 Expected::Parse { statement: Some(statement), client_name: Some(name), unnamed: false, .. } => {
@@ -369,9 +386,17 @@ impl Upstream {
 
     /// What stands under a client's name, to be deallocated, stands there still.
     fn not_deallocated<R: Receiver>(&mut self, to: &mut R) {
-        if let Some(Expected::Deallocation(client_name, statement)) = self.expected.front() {
-            to.close_skipped(client_name, statement);
-            self.litter.push(client_name.clone());
+        match self.expected.front() {
+            Some(Expected::Deallocation(client_name, statement)) => {
+                to.close_skipped(client_name, statement);
+                self.litter.push(client_name.clone());
+            }
+            Some(Expected::DeallocationAll(gone)) => {
+                for (client_name, statement) in gone {
+                    to.close_skipped(client_name, statement);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -487,6 +512,11 @@ impl Upstream {
             to.group_reopened();
         }
     }
+}
+
+/// Whether what completed with this tag has dropped all prepared statements.
+fn drops_all(tag: &[u8]) -> bool {
+    matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL")
 }
 
 /// The client's statement is gone; what is completed has another tag.

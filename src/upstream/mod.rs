@@ -190,6 +190,8 @@ pub enum Expected {
     Execute,
     /// CommandComplete of a portal's DEALLOCATE: the client's name, for which something stands there, and what it was.
     Deallocation(Box<[u8]>, Arc<Prepared>),
+    /// CommandComplete of a portal that drops all prepared statements: those that the client had.
+    DeallocationAll(Vec<(Box<[u8]>, Arc<Prepared>)>),
     /// Nothing from the server: this bare message goes to the client in its place.
     Local {
         /// ParseComplete or CloseComplete; 0 for nothing, where a Query drops the unnamed statement.
@@ -242,7 +244,7 @@ impl Expected {
             Self::Bind => "BindComplete",
             Self::Close { .. } => "CloseComplete",
             Self::Describe { .. } => "RowDescription or NoData",
-            Self::Execute | Self::Deallocation(..) => "CommandComplete",
+            Self::Execute | Self::Deallocation(..) | Self::DeallocationAll(_) => "CommandComplete",
             Self::Local { .. } => "nothing",
             Self::Sync => "ReadyForQuery",
             Self::Query | Self::Deallocate { .. } | Self::Amended(_) | Self::Refused(_) => "the answer to a Query",
@@ -595,6 +597,11 @@ impl Upstream {
             Expected::Local { client_name, statement: Some(statement), .. }
             | Expected::Deallocation(client_name, statement) => {
                 to.close_skipped(&client_name, &statement);
+            }
+            Expected::DeallocationAll(gone) => {
+                for (client_name, statement) in &gone {
+                    to.close_skipped(client_name, statement);
+                }
             }
             _ => {}
         }

@@ -307,3 +307,95 @@ fn a_group_deallocates_what_was_prepared_through_the_protocol() {
         assert_eq!(heard(&mut client, &query(text), 1), heard(&mut plain, &query(text), 1), "{what}");
     }
 }
+
+/// What drops all statements within a group: behind it in the group their names are free, on the server that has them and elsewhere.
+#[test]
+fn a_group_drops_all_that_was_prepared_through_the_protocol() {
+    let database = database("dropped_in_groups");
+    let gateway = Gateway::setup().pool("size = 2").weights(0, 0).start();
+    let log_in = |port| Raw::log_in(port, "demo", &database);
+    let mut client = log_in(gateway.port);
+    let mut others = [log_in(gateway.port), log_in(gateway.port)];
+    let mut plain = log_in(gateway.cluster.primary().port());
+    let bind = |name: &str, portal: &str| {
+        message(b'B', &[portal.as_bytes(), b"\0", name.as_bytes(), b"\0\0\0\0\0\0\0"].concat())
+    };
+    let execute = |portal: &str| message(b'E', &[portal.as_bytes(), b"\0\0\0\0\0"].concat());
+    let run = |name: &str| [bind(name, ""), execute("")].concat();
+    let say = |text: &str| [parse("", text), run("")].concat();
+    let (all, discard, zero, one) = (say("deallocate all"), say("DISCARD ALL"), say("select 1/0"), say("select 1"));
+    let (named, run_named) = (parse("d", "DEALLOCATE PREPARE ALL"), run("d"));
+    let (again, run_a, run_b) = (parse("a", "select 'new'"), run("a"), run("b"));
+    let same = parse("a", "select 'a', pg_current_xact_id() is null");
+    let (describe, close) = (message(b'D', b"Sa\0"), message(b'C', b"Sa\0"));
+    let (end, flush) = (sync(), message(b'H', b""));
+    let (begin, commit, rollback, fail) = (query("BEGIN"), query("COMMIT"), query("ROLLBACK"), query("SELECT 1/0"));
+    let (selects, sql) = (query("select 1"), query("EXECUTE a"));
+    let (portal, of_p) = ([parse("", "deallocate all"), bind("", "p")].concat(), execute("p"));
+    let (of_a, of_q, one_a) = (bind("a", "q"), execute("q"), say("deallocate a"));
+    let executes = [parse("e", "execute a"), run("e")].concat();
+    let cases: Vec<(&str, Vec<Vec<&[u8]>>)> = vec![
+        ("a name is bound", vec![vec![&all, &run_a, &end]]),
+        ("a name is bound behind another", vec![vec![&all, &one, &run_a, &end]]),
+        ("a name is described", vec![vec![&all, &describe, &end]]),
+        ("a name is closed", vec![vec![&all, &close, &end]]),
+        ("a name is executed by SQL", vec![vec![&all, &executes, &end]]),
+        ("a name is deallocated", vec![vec![&all, &one_a, &end]]),
+        ("a name is parsed", vec![vec![&all, &again, &end]]),
+        ("a name is parsed and run", vec![vec![&all, &again, &describe, &run_a, &end]]),
+        ("a name is parsed as before", vec![vec![&all, &same, &run_a, &end]]),
+        ("a name is parsed twice", vec![vec![&all, &again, &again, &end]]),
+        ("a name is parsed and dropped", vec![vec![&all, &again, &one_a, &again, &run_a, &end]]),
+        ("parsed ahead", vec![vec![&named, &run_named, &run_named, &end]]),
+        ("parsed ahead, and run twice", vec![vec![&named, &end], vec![&run_named, &end], vec![&run_named, &end]]),
+        ("twice", vec![vec![&all, &again, &all, &again, &run_a, &end]]),
+        ("discarded, and bound", vec![vec![&discard, &run_a, &end]]),
+        ("discarded, and parsed", vec![vec![&discard, &again, &run_a, &end]]),
+        ("discarded behind another", vec![vec![&one, &discard, &again, &run_a, &end]]),
+        ("an error before", vec![vec![&zero, &all, &again, &run_a, &end]]),
+        ("an error behind", vec![vec![&all, &again, &zero, &run_a, &end]]),
+        ("an error at once behind", vec![vec![&all, &zero, &again, &run_a, &end]]),
+        ("in a block", vec![vec![&begin], vec![&all, &again, &run_a, &end], vec![&rollback]]),
+        ("in a block, bound", vec![vec![&begin], vec![&selects], vec![&all, &run_a, &end], vec![&commit]]),
+        ("in a block, discarded", vec![vec![&begin], vec![&discard, &again, &end], vec![&run_a, &end], vec![&commit]]),
+        ("in a failed block", vec![vec![&begin], vec![&fail], vec![&all, &again, &end], vec![&rollback]]),
+        ("in a block at once", vec![vec![&begin, &all, &again, &end, &run_a, &end, &run_b, &end, &rollback]]),
+        ("pipelined", vec![vec![&all, &end, &run_a, &end, &again, &run_a, &end]]),
+        ("pipelined behind a Parse", vec![vec![&all, &again, &end, &run_a, &end, &run_b, &end]]),
+        ("pipelined behind an error", vec![vec![&zero, &all, &again, &end, &run_a, &end, &run_b, &end]]),
+        ("a Query behind", vec![vec![&all, &again, &sql, &run_a, &end]]),
+        ("with a Flush", vec![vec![&all, &flush, &run_a, &end]]),
+        ("with a Flush, and a Parse", vec![vec![&all, &flush, &again, &flush, &run_a, &end]]),
+        ("with a Flush, and a Parse at once", vec![vec![&all, &again, &flush, &run_a, &end, &run_b, &end]]),
+        ("a portal", vec![vec![&portal, &run_a, &of_p, &run_b, &end]]),
+        ("a portal of one", vec![vec![&of_a, &all, &of_q, &end]]),
+        ("a portal run twice", vec![vec![&portal, &of_p, &again, &of_p, &end]]),
+        ("a portal later", vec![vec![&begin], vec![&portal, &end], vec![&of_p, &again, &run_a, &end], vec![&commit]]),
+    ];
+    let select = |name: &str| parse(name, &format!("select '{name}', pg_current_xact_id() is null"));
+    for (what, writes) in &cases {
+        for elsewhere in [false, true] {
+            let what = format!("{what}, elsewhere: {elsewhere}");
+            let prepared = [select("a"), select("b"), run_a.clone(), end.clone()].concat();
+            assert_eq!(heard(&mut client, &prepared, 1), heard(&mut plain, &prepared, 1), "{what}");
+            if elsewhere {
+                client.leaves_server_to(&mut others);
+            }
+            for (at, write) in writes.iter().enumerate() {
+                let ready = write.iter().filter(|part| matches!(part[0], b'S' | b'Q')).count();
+                let bytes = write.concat();
+                assert_eq!(heard(&mut client, &bytes, ready), heard(&mut plain, &bytes, ready), "{what}, {at}");
+            }
+            for text in ["a", "b", "d", "e"] {
+                let bytes = [run(text), end.clone()].concat();
+                assert_eq!(heard(&mut client, &bytes, 1), heard(&mut plain, &bytes, 1), "{what}: {text}");
+            }
+            for other in &mut others {
+                other.ask("COMMIT");
+            }
+            for client in [&mut client, &mut plain] {
+                heard(client, &query("DEALLOCATE ALL"), 1);
+            }
+        }
+    }
+}

@@ -116,7 +116,7 @@ impl Author<'_> {
         let setting = rng.of(&SETTINGS);
         let savepoint = rng.of(&SAVEPOINTS);
         let value = rng.below(4);
-        match rng.below(if simple { 32 } else { 27 }) {
+        match rng.below(if simple { 32 } else { 29 }) {
             0..5 => format!("SELECT generate_series(1, {})", rng.below(6)),
             5 => "SELECT missing".into(),
             6 => "SELECT 1/0".into(),

@@ -211,6 +211,15 @@ impl PreparedSet {
         }
     }
 
+    /// The same of all: what drops them is on its way.
+    pub fn doubt_all(&mut self) {
+        for held in self.held.values_mut() {
+            (held.sent_in, held.parsed) = (Some(DOUBTED), None);
+            // If it is gone, the next Parse makes its constants.
+            held.replans = true;
+        }
+    }
+
     pub(in crate::upstream) fn remove(&mut self, id: StatementId) {
         self.held.remove(&id);
     }

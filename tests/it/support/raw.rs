@@ -87,6 +87,18 @@ impl Raw {
         self.first()
     }
 
+    /// Lets one of two others begin a transaction on the server that this client used last, of two that there are.
+    pub(crate) fn leaves_server_to(&mut self, others: &mut [Self; 2]) {
+        let pid = self.ask("SELECT pg_backend_pid()");
+        let [one, other] = others;
+        assert_eq!(one.ask("BEGIN"), "");
+        if one.ask("SELECT pg_backend_pid()") != pid {
+            assert_eq!(other.ask("BEGIN"), "");
+            assert_eq!(other.ask("SELECT pg_backend_pid()"), pid);
+            assert_eq!(one.ask("COMMIT"), "");
+        }
+    }
+
     /// The same of what is to be answered up to the next ReadyForQuery.
     #[track_caller]
     pub(crate) fn first(&mut self) -> String {
