@@ -19,6 +19,7 @@ mod names;
 mod nothing;
 mod parts;
 mod pull;
+mod questions;
 mod restore;
 mod starts;
 mod state;
