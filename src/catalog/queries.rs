@@ -1,7 +1,7 @@
 //! What to ask a server, and the rows that come back. No I/O: whoever has a connection asks.
 //!
-//! Invariant: the queries run on PostgreSQL 13 to 18 as any user, read catalogues only, and name every object with its
-//! schema, so that the session's search path does not matter. An object is PostgreSQL's own below oid 16384
+//! Invariant: the queries run on PostgreSQL 13 to 18 as any user, read catalogues only, and are asked where
+//! nothing stands ahead of `pg_catalog` in the search path. An object is PostgreSQL's own below oid 16384
 //! (`FirstNormalObjectId` in `transam.h`).
 
 /// One row of [`FUNCTIONS_SQL`].

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::probe::{PLAIN_BEGIN, PLAIN_END};
+use super::probe::{PLAIN_BEGIN, PLAIN_END, SEARCH_PATH};
 use super::{Failure, Source};
 use crate::net::Stream;
 use crate::pool::{CheckoutError, ConnectError, Server, Wish};
@@ -199,7 +199,7 @@ impl Link {
         let number = self.prepared.len();
         self.prepared.push(query.into());
         // To compile what reads a catalogue takes a hundred times as long as to run it.
-        let first = if number == 0 { "SET jit = off; " } else { "" };
+        let first = if number == 0 { format!("SET jit = off; SET {SEARCH_PATH}; ") } else { String::new() };
         format!("{first}PREPARE p{number} AS {query}; EXECUTE p{number}")
     }
 
@@ -242,7 +242,11 @@ async fn put(
     for query in queries {
         text.clear();
         // Writing to a string does not fail.
-        let _ = if borrowed { write!(text, "{PLAIN_BEGIN}; {query}; {PLAIN_END}") } else { write!(text, "{query}") };
+        let _ = if borrowed {
+            write!(text, "{PLAIN_BEGIN}; SET LOCAL {SEARCH_PATH}; {query}; {PLAIN_END}")
+        } else {
+            write!(text, "{query}")
+        };
         let answer = exchange(stream, upstream, &text).await?;
         if let Some(error) = &answer.error {
             let fields = error_fields(error);

@@ -46,6 +46,10 @@ pub(super) const INSERTED: &str = "SELECT pg_catalog.concat(pg_catalog.substr(fi
     FROM (SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_insert_lsn() END OFFSET 0) \
         AS _ (p), LATERAL pg_catalog.pg_walfile_name_offset(p)";
 
+/// What the names in a question mean, the operators and types above all: whoever had a borrowed connection last may have put his
+/// own ahead of PostgreSQL's, as an account or a database may have. A temporary schema that is not named would be searched first.
+pub(super) const SEARCH_PATH: &str = "search_path = pg_catalog, pg_temp";
+
 /// Around a question on a borrowed connection: its client may have left `default_transaction_isolation` at serializable,
 /// which a standby refuses.
 pub(super) const PLAIN_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL jit = off";

@@ -20,6 +20,7 @@ mod names;
 mod nothing;
 mod parts;
 mod pull;
+mod questions;
 mod reading;
 mod restore;
 mod starts;

@@ -44,19 +44,7 @@ impl Session {
     /// Asks what the statement, whose Parse was sent right now, is read under.
     pub(super) fn ask_what_it_is_read_under(&mut self, up: &mut Upstream, statement: Arc<Prepared>) {
         let asked: Box<[&'static str]> = read_under().filter(|name| self.may_have_set(name)).collect();
-        let mut names = String::new();
-        for name in &asked {
-            let _ = write!(names, "{}'{name}'", if names.is_empty() { "" } else { "," });
-        }
-        let sql = format!(
-            "SELECT CASE WHEN pg_catalog.sum(pg_catalog.octet_length(v)) > {TOLD} THEN NULL ELSE \
-             pg_catalog.concat(pg_catalog.string_agg(pg_catalog.concat(n, ' ', pg_catalog.encode(pg_catalog.convert_to(v, \
-             CASE pg_catalog.getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END), 'hex')), ',')) END \
-             FROM (SELECT n, pg_catalog.current_setting(n) AS v FROM pg_catalog.unnest(ARRAY[{names}]::pg_catalog.text[]) AS n) AS a \
-             WHERE CASE n WHEN 'role' THEN v <> 'none' WHEN 'session_authorization' THEN v IS DISTINCT FROM \
-             (SELECT b.usename FROM pg_catalog.pg_stat_activity b WHERE b.pid = pg_catalog.pg_backend_pid())::pg_catalog.text \
-             ELSE EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE pg_catalog.lower(s.name) = n AND s.source = 'session') END"
-        );
+        let sql = question(&asked);
         up.ask_within(&sql, Expected::Reading { statement, asked }, self);
     }
 
@@ -72,5 +60,37 @@ impl Session {
             settings.set(name, value);
         }
         statement.settle(&settings);
+    }
+}
+
+/// Of the settings `asked` for those that the session has set, in one row: names and values, those in digits.
+fn question(asked: &[&str]) -> String {
+    let mut names = String::new();
+    for name in asked {
+        // Writing to a string does not fail.
+        let _ = write!(names, "{}'{name}'", if names.is_empty() { "" } else { "," });
+    }
+    format!(
+        "SELECT CASE WHEN pg_catalog.sum(pg_catalog.octet_length(v)) OPERATOR(pg_catalog.>) {TOLD} THEN NULL ELSE \
+         pg_catalog.concat(pg_catalog.string_agg(pg_catalog.concat(n, ' ', pg_catalog.encode(pg_catalog.convert_to(v, \
+         CASE WHEN pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END), \
+         'hex')), ',')) END \
+         FROM (SELECT n, pg_catalog.current_setting(n) AS v FROM pg_catalog.unnest(ARRAY[{names}]::pg_catalog.text[]) AS n) AS a \
+         WHERE CASE WHEN n OPERATOR(pg_catalog.=) 'role' THEN v OPERATOR(pg_catalog.<>) 'none' \
+         WHEN n OPERATOR(pg_catalog.=) 'session_authorization' THEN (v OPERATOR(pg_catalog.=) \
+         (SELECT b.usename FROM pg_catalog.pg_stat_activity b WHERE b.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())\
+         ::pg_catalog.text) IS NOT TRUE ELSE EXISTS (SELECT FROM pg_catalog.pg_settings s \
+         WHERE pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) n AND s.source OPERATOR(pg_catalog.=) 'session') END"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_path_changes_nothing() {
+        let all: Vec<_> = read_under().collect();
+        crate::sql::qualified::assert_qualified(&question(&all));
     }
 }

@@ -1,7 +1,7 @@
 //! What the servers' catalogue sets for sessions that begin: by role, by database, by both (`pg_db_role_setting`).
 //!
 //! PostgreSQL applies it once, when a session starts (`process_settings` in `postinit.c`). Invariant: the questions are ASCII and
-//! cannot fail for what a name or a value holds, so that they can be put beside any other.
+//! cannot fail for what a name or a value holds, so that they can be put beside any other; they mean the same under every search path.
 //!
 //! Deliberately absent: asking, and what follows from an answer.
 
@@ -12,10 +12,10 @@ use crate::upstream::{Answer, Settings, literal, value_sql};
 pub(super) const STARTS_SQL: &str = "SELECT '', \
 (SELECT pg_catalog.encode(CAST(pg_catalog.replace(CAST(d.datname AS pg_catalog.text), pg_catalog.chr(92), \
 pg_catalog.repeat(pg_catalog.chr(92), 2)) AS pg_catalog.bytea), 'hex') \
-FROM pg_catalog.pg_database d WHERE d.oid = s.setdatabase), \
+FROM pg_catalog.pg_database d WHERE d.oid OPERATOR(pg_catalog.=) s.setdatabase), \
 (SELECT pg_catalog.encode(CAST(pg_catalog.replace(CAST(r.rolname AS pg_catalog.text), pg_catalog.chr(92), \
 pg_catalog.repeat(pg_catalog.chr(92), 2)) AS pg_catalog.bytea), 'hex') \
-FROM pg_catalog.pg_roles r WHERE r.oid = s.setrole), \
+FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) s.setrole), \
 CAST(pg_catalog.hashtextextended(CAST(s.setconfig AS pg_catalog.text), 0) AS pg_catalog.text) \
 FROM pg_catalog.pg_db_role_setting s;";
 
@@ -72,18 +72,21 @@ impl Starts {
         // The value that RESET gives: what the session has set since does not count. A setting that no library has defined is in no
         // catalogue; empty is the nearest to none that a session can begin with.
         format!(
-            "SELECT n, pg_catalog.encode(pg_catalog.convert_to(v, CASE pg_catalog.getdatabaseencoding() \
-             WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END), 'hex'), may FROM (SELECT n, \
+            "SELECT n, pg_catalog.encode(pg_catalog.convert_to(v, \
+             CASE WHEN pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END), 'hex'), may FROM (SELECT n, \
              CASE WHEN p.name IS NOT NULL THEN p.reset_val \
-             WHEN pg_catalog.strpos(n, '.') > 0 THEN COALESCE(pg_catalog.current_setting(n, true), '') END AS v, \
-             CASE WHEN p.context IS NULL OR p.context = 'user' OR p.context = 'superuser' \
-             AND (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = {user}) THEN 't' END AS may \
+             WHEN pg_catalog.strpos(n, '.') OPERATOR(pg_catalog.>) 0 THEN COALESCE(pg_catalog.current_setting(n, true), '') END AS v, \
+             CASE WHEN p.context IS NULL OR p.context OPERATOR(pg_catalog.=) 'user' \
+             OR p.context OPERATOR(pg_catalog.=) 'superuser' \
+             AND (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) {user}) THEN 't' END AS may \
              FROM (SELECT pg_catalog.lower(pg_catalog.split_part(c, '=', 1)) AS n FROM pg_catalog.pg_db_role_setting s, \
              pg_catalog.unnest(s.setconfig) AS c \
-             WHERE s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = {database})) \
-             AND s.setrole IN (0, (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = {user})) \
+             WHERE s.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0::pg_catalog.oid, \
+             (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) {database})]) \
+             AND s.setrole OPERATOR(pg_catalog.=) ANY (ARRAY[0::pg_catalog.oid, \
+             (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) {user})]) \
              UNION SELECT pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[])) AS a \
-             LEFT JOIN pg_catalog.pg_settings p ON pg_catalog.lower(p.name) = n) AS b WHERE v IS NOT NULL;",
+             LEFT JOIN pg_catalog.pg_settings p ON pg_catalog.lower(p.name) OPERATOR(pg_catalog.=) n) AS b WHERE v IS NOT NULL;",
             more.join(",")
         )
     }
@@ -117,6 +120,13 @@ fn digits(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::qualified::assert_qualified;
+
+    #[test]
+    fn a_search_path_changes_nothing() {
+        assert_qualified(Starts::SQL);
+        assert_qualified(&Starts::values_sql("a", "b", ["c", "d.e"].into_iter()));
+    }
 
     fn starts(rows: &[[Option<&str>; 3]]) -> Starts {
         let row = |[database, role, hash]: &[Option<&str>; 3]| {

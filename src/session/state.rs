@@ -6,12 +6,11 @@
 //! `pg_settings` leaves out custom settings (`GUC_NO_SHOW_ALL`), and no other catalogue has them: the server tells the value
 //! of one whose name is known, and nothing else finds it. Hence [`Pins::computed_setting`].
 //!
-//! Deliberately absent: sending the questions.
+//! Deliberately absent: the text of the questions, and sending them.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::starts::STARTS_SQL;
+use super::questions::question;
 use super::{Session, What};
 use crate::sql::{Effects, Kind, Names, Said, Shape, Statement, folds_constants};
 use crate::upstream::{Answer, ErrorReply, Interner, Parameters, Settings, leaves_name};
@@ -355,21 +354,8 @@ impl Session {
             }
         }
         let computed = (effects | std::mem::take(&mut self.effects)).any(Effects::COMPUTED_SETTING);
-        let mut sql = String::from(PINS_SQL);
-        if !self.touched.is_empty() {
-            let names: Vec<_> =
-                self.touched.iter().map(|name| crate::upstream::literal(&name.to_ascii_lowercase())).collect();
-            let names = names.join(",");
-            let _ = write!(sql, "SELECT n, {VALUE_SQL}{NAMED_SQL}{names}]::pg_catalog.text[]) AS n) AS a;");
-        }
-        if all {
-            let _ =
-                write!(sql, "SELECT pg_catalog.lower(name), {VALUE_SQL}{ALL_SQL}SELECT 'role', {VALUE_SQL}{ROLE_SQL}");
-        }
         let starts = hidden || self.alters_starts;
-        if starts {
-            sql.push_str(STARTS_SQL);
-        }
+        let sql = question(&self.touched, all, starts);
         Some(Audit { sql, all, hidden, computed, starts })
     }
 
@@ -483,7 +469,7 @@ fn applies(name: &str, value: &[u8], source: Option<&str>) -> bool {
     }
 }
 
-/// A value as [`VALUE_SQL`] gives it; `None`: it is too large.
+/// A value in digits, as the questions have it; `None`: it is too large.
 pub(super) fn decode(hex: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let pairs = hex.as_bytes().chunks_exact(2);
@@ -491,36 +477,3 @@ pub(super) fn decode(hex: &str) -> Option<Vec<u8>> {
     let bytes = pairs.map(|pair| u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok());
     if odd { None } else { bytes.collect() }
 }
-
-/// One column of letters, one for each kind of state that cannot follow, and behind a colon the channels' names, in digits as
-/// [`VALUE_SQL`] gives them, unless they are very many. What is temporary, of whatever kind, depends on the
-/// temporary schema: that is how PostgreSQL finds it at a session's end (`RemoveTempRelations` in `namespace.c`). That schema itself
-/// stays (`s`).
-const PINS_SQL: &str = "SELECT pg_catalog.concat(\
-CASE WHEN pg_catalog.pg_my_temp_schema() <> 0::pg_catalog.oid THEN CASE WHEN \
-EXISTS (SELECT 1 FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass \
-AND refobjid = pg_catalog.pg_my_temp_schema()) THEN 'ts' ELSE 's' END END,\
-CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_locks WHERE locktype = 'advisory' \
-AND pid = pg_catalog.pg_backend_pid()) THEN 'a' END,\
-CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_cursors WHERE is_holdable) THEN 'h' END,\
-CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_prepared_statements WHERE from_sql) THEN 'p' END,\
-(SELECT CASE WHEN pg_catalog.count(*) > 4096 THEN 'l' WHEN pg_catalog.count(*) > 0 THEN \
-'l:' || pg_catalog.string_agg(pg_catalog.encode(pg_catalog.convert_to(c, CASE pg_catalog.getdatabaseencoding() \
-WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END), 'hex'), ',') END FROM pg_catalog.pg_listening_channels() AS c));";
-
-/// The value `v` in digits, which mean the same under every client encoding: in UTF-8, or as it is where the database knows
-/// no characters. The smallest first, as long as together they are no more than [`SETTINGS_LIMIT`]; a dash for the others.
-const VALUE_SQL: &str = "CASE WHEN pg_catalog.sum(pg_catalog.octet_length(v)) OVER (ORDER BY pg_catalog.octet_length(v)) \
-<= 1048576 THEN pg_catalog.encode(pg_catalog.convert_to(v, CASE pg_catalog.getdatabaseencoding() \
-WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END), 'hex') WHEN v IS NOT NULL THEN '-' END, ";
-
-/// Source of the settings that statements named.
-const NAMED_SQL: &str = "CASE WHEN n = 'session_authorization' THEN CASE WHEN v IS DISTINCT FROM \
-(SELECT a.usename FROM pg_catalog.pg_stat_activity a WHERE a.pid = pg_catalog.pg_backend_pid())::pg_catalog.text \
-THEN 'changed' END ELSE (SELECT s.source FROM pg_catalog.pg_settings s WHERE pg_catalog.lower(s.name) = n) END \
-FROM (SELECT n, pg_catalog.current_setting(n, true) AS v FROM pg_catalog.unnest(ARRAY[";
-
-/// All that the session set and the server's catalogue of settings shows.
-const ALL_SQL: &str = "source FROM (SELECT name, source, pg_catalog.current_setting(name) AS v \
-FROM pg_catalog.pg_settings WHERE source = 'session') AS a;";
-const ROLE_SQL: &str = "NULL FROM (SELECT pg_catalog.current_setting('role') AS v) AS a;";

@@ -16,6 +16,8 @@ mod moment;
 mod names;
 mod normal;
 mod parse;
+#[cfg(test)]
+pub(crate) mod qualified;
 mod read;
 mod said;
 mod sketch;

@@ -226,6 +226,7 @@ mod tests {
         let from = from.map(|pairs| pairs.iter().copied().collect::<Settings>());
         let to: Settings = to.iter().copied().collect();
         assert_eq!(to.transition(from.as_ref()), expected);
+        crate::sql::qualified::assert_qualified(expected);
     }
 
     #[test]

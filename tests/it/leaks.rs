@@ -1,6 +1,6 @@
 //! What a session leaves on a server is its own: three clients on one server, and what one has set no other sees.
 
-use crate::support::{Gateway, Raw, database, direct, message, sqlstate};
+use crate::support::{Gateway, Raw, cluster, database, direct, message, sqlstate};
 
 /// A gateway on which all sessions meet on one server of the primary's.
 fn one_server() -> Gateway<'static> {
@@ -14,7 +14,7 @@ fn two_servers() -> Gateway<'static> {
 
 /// A first cell, asked of the primary.
 async fn cell(client: &tokio_postgres::Client, expression: &str) -> Option<String> {
-    let sql = format!("SELECT ({expression})::text, pg_current_xact_id()");
+    let sql = format!("SELECT ({expression})::pg_catalog.text, pg_current_xact_id()");
     let messages = client.simple_query(&sql).await.unwrap_or_else(|error| panic!("{expression}: {error:?}"));
     messages.iter().find_map(|message| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).map(str::to_owned)),
@@ -380,4 +380,63 @@ fn what_waits_for_a_transaction_is_bounded() {
     raw.send(&query(b"COMMIT"));
     assert_eq!(raw.until(b'Z')[0].0, b'C');
     assert_eq!(first(&mut raw, b"SELECT 1"), b"1");
+}
+
+/// Operators of the client's own, ahead of PostgreSQL's in its search path, by which nothing is what it is.
+const OWN_OPERATORS: &str = "
+    CREATE SCHEMA mine;
+    CREATE FUNCTION mine.no(text, text) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT false';
+    CREATE FUNCTION mine.no(name, name) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT false';
+    CREATE FUNCTION mine.no(oid, oid) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT false';
+    CREATE FUNCTION mine.no(int, int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT false';
+    CREATE FUNCTION mine.no(bigint, bigint) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT false';
+    CREATE FUNCTION mine.nothing(text, text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT NULL::text';
+    CREATE OPERATOR mine.= (leftarg = text, rightarg = text, function = mine.no);
+    CREATE OPERATOR mine.= (leftarg = name, rightarg = name, function = mine.no);
+    CREATE OPERATOR mine.= (leftarg = oid, rightarg = oid, function = mine.no);
+    CREATE OPERATOR mine.= (leftarg = int, rightarg = int, function = mine.no);
+    CREATE OPERATOR mine.<> (leftarg = oid, rightarg = oid, function = mine.no);
+    CREATE OPERATOR mine.> (leftarg = bigint, rightarg = bigint, function = mine.no);
+    CREATE OPERATOR mine.<= (leftarg = bigint, rightarg = bigint, function = mine.no);
+    CREATE OPERATOR mine.|| (leftarg = text, rightarg = text, function = mine.nothing);
+    CREATE DOMAIN mine.text AS pg_catalog.text CHECK (false);";
+
+/// The question about a session's state is asked under the session's own search path. Its operators were looked up there, and a
+/// client that had put others ahead of PostgreSQL's left what it had locked, made and set to whoever came next.
+#[test]
+fn operators_of_the_clients_own() {
+    let case = |label: &str, step: &str, expression: &str, expected: &str| {
+        let path = "SET search_path = mine, pg_catalog, public";
+        keeps_to_itself(label, OWN_OPERATORS, &[path, step], expression, expected);
+    };
+    case(
+        "own_lock",
+        "SELECT pg_advisory_lock(14)",
+        "SELECT max(objid::oid::bigint) FROM pg_locks \
+         WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_backend_pid()",
+        "14",
+    );
+    case("own_temp", "CREATE TEMP TABLE secret (a int)", "to_regclass('pg_temp.secret')", "secret");
+    case("own_setting", "SET work_mem = '7777kB'", "current_setting('work_mem')", "7777kB");
+    let hidden = "DO $$ BEGIN PERFORM set_config('work_mem', '7777kB', false); END $$";
+    case("own_hidden", hidden, "current_setting('work_mem')", "7777kB");
+}
+
+/// The same of who the session is.
+#[test]
+fn a_session_authorization_behind_operators_of_its_own() {
+    let database = database("own_authorization");
+    // Those that it finds after it has become another; made past the gateway, or all of its settings would be put back for a second.
+    cluster().primary().psql(&database, &format!("SET ROLE demo; {OWN_OPERATORS}")).unwrap();
+    let gateway = one_server();
+    let mut one = Raw::log_in(gateway.port, "postgres", &database);
+    let mut other = Raw::log_in(gateway.port, "postgres", &database);
+    assert_eq!(one.ask("SET search_path = mine, pg_catalog, public"), "");
+    assert_eq!(one.ask("SET SESSION AUTHORIZATION demo"), "");
+    for _ in 0..3 {
+        // Of which everything is asked.
+        assert_eq!(one.ask("DO $$ BEGIN END $$"), "");
+        assert_eq!(other.ask("SELECT session_user"), "postgres");
+        assert_eq!(one.ask("SELECT session_user"), "demo");
+    }
 }

@@ -47,7 +47,7 @@ const ANSWER: Duration = Duration::from_secs(20);
 
 /// What no setting of the account's may cut short.
 const LIMITS_SQL: &str = "SELECT pg_catalog.set_config(name, '0', false) IS NULL FROM pg_catalog.pg_settings \
-WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_session_timeout')";
+WHERE name OPERATOR(pg_catalog.=) ANY (ARRAY['statement_timeout', 'lock_timeout', 'idle_session_timeout'])";
 
 /// Opens the connection and serves sessions until nobody listens or it is lost.
 pub(super) async fn run(
@@ -381,5 +381,15 @@ struct Heard(BytesMut);
 impl Receiver for Heard {
     fn output(&mut self) -> &mut BytesMut {
         &mut self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_path_changes_nothing() {
+        crate::sql::qualified::assert_qualified(LIMITS_SQL);
     }
 }
