@@ -277,6 +277,9 @@ fn function(graph: &mut Graph, row: &DefinitionRow, [named, cast]: [&Named<'_>; 
             graph.outcomes[place] = PROCESS;
         }
         graph.does(thing, Outcome { effects: Effects::RUNS_TEXT, ..Outcome::default() });
+        if row.detail.contains('s') {
+            graph.does(thing, Outcome { effects: Effects::SETS_INSIDE, ..Outcome::default() });
+        }
         if row.detail.contains('a') {
             graph.does(thing, Outcome { effects: Effects::TAKES_ADVISORY, ..Outcome::default() });
         }

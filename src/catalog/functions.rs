@@ -21,6 +21,7 @@ const KEPT: Effects = Effects(
         | Effects::PROCESS.0
         | Effects::TAKES_ADVISORY.0
         | Effects::SEED.0
+        | Effects::SETS_INSIDE.0
         | Effects::RUNS_TEXT.0,
 );
 

@@ -36,7 +36,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sql::{Access, Effects, Kind, Names, Said, Shape, Statement, Understood};
+use crate::sql::{Access, Effects, Kind, Names, Said, Shape, Statement, Understood, sets_inside};
 use closure::Unnamed;
 use conduct::Conduct;
 use functions::Functions;
@@ -92,7 +92,7 @@ pub struct Catalog {
 }
 
 /// How a verdict is kept in a shape's memo: two bits of access, then effects, then the generation.
-const EFFECT_BITS: u32 = 26;
+const EFFECT_BITS: u32 = 27;
 const EFFECTS_AT: u32 = 2;
 const GENERATION_AT: u32 = EFFECTS_AT + EFFECT_BITS;
 /// One past the largest generation.
@@ -223,7 +223,7 @@ impl Catalog {
     pub fn said(&self, text: &[u8]) -> Effects {
         let mut said = Said::new(self.names());
         said.push(text);
-        said.finish()
+        said.finish() | sets_inside(&String::from_utf8_lossy(text))
     }
 
     /// What [`Effects::FOUND`] words may bring in this database.

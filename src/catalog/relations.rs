@@ -13,7 +13,8 @@ use super::queries::RelationRow;
 use crate::sql::Effects;
 
 /// Effects of what writing runs that are told apart.
-const KEPT: Effects = Effects(Effects::SEQUENCE.0 | Effects::CURRVAL.0 | Effects::PROCESS.0 | Effects::SEED.0);
+const KEPT: Effects =
+    Effects(Effects::SEQUENCE.0 | Effects::CURRVAL.0 | Effects::PROCESS.0 | Effects::SEED.0 | Effects::SETS_INSIDE.0);
 
 /// The relations of one database that are known.
 #[derive(Debug, Default)]

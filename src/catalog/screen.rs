@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 
 use super::conduct::text_effects;
-use crate::sql::{Effects, Lexer, Token, TokenKind, unicode_name, unquoted_name, word_name};
+use crate::sql::{Effects, Lexer, Token, TokenKind, sets_inside, unicode_name, unquoted_name, word_name};
 
 /// What a source says.
 #[derive(Debug, Default)]
@@ -39,6 +39,7 @@ pub(super) fn screen(source: &str) -> Source {
             Lexer::whole(source.as_bytes(), standard_conforming_strings, |token| reader.token(&token));
         }
     }
+    read.effects |= sets_inside(source);
     read.executes |= read.names.iter().any(|name| text_effects(name) != Effects::NONE);
     if read.names.contains("set_config") && read.said.contains("seed") {
         read.effects |= Effects::SEED;

@@ -165,6 +165,8 @@ pub(super) fn decide(
             if verdict.effects.any(Effects::DDL) {
                 redefines |= catalog::redefines(part.text);
                 alters_starts |= catalog::alters_starts(part.text);
+                // To make a function with such a SET sets it.
+                verdict.effects |= crate::sql::sets_inside(&String::from_utf8_lossy(part.text));
                 publishes |= !only_temporary(&part.analysis.shape);
                 vacates.extend(catalog::emptied_databases(part.text));
             }

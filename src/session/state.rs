@@ -174,8 +174,12 @@ impl Session {
     pub fn note(&mut self, effects: Effects, shape: &Shape) {
         // What is not known may have done that, too.
         self.advances |= effects.any(Effects::SEQUENCE | Effects::UNKNOWN | Effects::OPAQUE);
+        self.refolds |= effects.any(Effects::REFOLDS);
+        self.leaves_traces |= effects.any(Effects::REREADS);
         // Those are no state of the session's.
-        let effects = Effects(effects.0 & !(Effects::SEQUENCE.0 | Effects::TAKES_ADVISORY.0 | Effects::RUNS_TEXT.0));
+        const PASSING: Effects =
+            Effects(Effects::SEQUENCE.0 | Effects::TAKES_ADVISORY.0 | Effects::RUNS_TEXT.0 | Effects::SETS_INSIDE.0);
+        let effects = Effects(effects.0 & !PASSING.0);
         self.effects |= effects;
         if effects == Effects::NONE {
             return;

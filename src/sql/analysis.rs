@@ -407,11 +407,19 @@ impl Effects {
     pub const SEED: Self = Self(1 << 23);
     /// May run a text that it is given, or was not understood: what the words of its constants and bound values may do counts.
     pub const RUNS_TEXT: Self = Self(1 << 24);
-    /// What counts wherever it is found: what pins, and what a replica must not be asked for.
-    pub const FOUND: Self =
-        Self(Self::PROCESS.0 | Self::SEED.0 | Self::CURRVAL.0 | Self::TAKES_ADVISORY.0 | Self::LOAD.0);
+    /// May set, if only while it runs, what plans are made of ([`folds_constants`](super::folds_constants)).
+    pub const REFOLDS: Self = Self(1 << 25);
+    /// May set, if only while it runs, how sources of functions are read ([`reads_sources`](super::reads_sources)): what it calls first
+    /// stays in the server's process as it was read then.
+    pub const REREADS: Self = Self(1 << 26);
+    /// Both: what sets something inside of what is called.
+    pub const SETS_INSIDE: Self = Self(Self::REFOLDS.0 | Self::REREADS.0);
+    /// What counts wherever it is found: what pins, what a replica must not be asked for, and what others must not meet.
+    pub const FOUND: Self = Self(
+        Self::PROCESS.0 | Self::SEED.0 | Self::CURRVAL.0 | Self::TAKES_ADVISORY.0 | Self::LOAD.0 | Self::SETS_INSIDE.0,
+    );
     /// What a name that cannot be read may stand for.
-    pub const HIDDEN: Self = Self(Self::PROCESS.0 | Self::SEED.0 | Self::TAKES_ADVISORY.0);
+    pub const HIDDEN: Self = Self(Self::PROCESS.0 | Self::SEED.0 | Self::TAKES_ADVISORY.0 | Self::SETS_INSIDE.0);
 
     /// Both sets together.
     #[must_use]

@@ -4,6 +4,8 @@
 //!
 //! Deliberately absent: `backslash_quote`, which makes errors only; functions that are STABLE, which nothing is folded of.
 
+use super::analysis::Effects;
+
 /// Settings that decide what a constant is that is written as text, or what a comparison with NULL means; and those that
 /// [`OUTPUT`] lists.
 pub const FOLDING: [&str; 11] = [
@@ -30,10 +32,29 @@ pub fn folds_constants(setting: &str) -> bool {
     FOLDING.iter().any(|name| setting.eq_ignore_ascii_case(name))
 }
 
-/// Whether `source`, the source of a function or a text that was not understood, may set one of those for a while: by SET, which
+/// Whether functions, or their sources, are read otherwise under another value of `setting`: all of PL/pgSQL's own count, also those
+/// that do not exist, of which the next user is warned.
+#[must_use]
+pub fn reads_sources(setting: &str) -> bool {
+    let prefix = setting.split('.').next().unwrap_or_default();
+    ["standard_conforming_strings", "plpgsql"].iter().any(|name| prefix.eq_ignore_ascii_case(name))
+}
+
+/// Whether `source`, the source of a function or a text that was not understood, may set one of the former for a while: by SET, which
 /// may stand in a string, or by `set_config`.
 #[must_use]
 pub fn sets_folding(source: &str) -> bool {
+    sets(source, folds_constants)
+}
+
+/// What it may set inside of what is called.
+#[must_use]
+pub fn sets_inside(source: &str) -> Effects {
+    let effect = |some: fn(&str) -> bool, effect| if sets(source, some) { effect } else { Effects::NONE };
+    effect(folds_constants, Effects::REFOLDS) | effect(reads_sources, Effects::REREADS)
+}
+
+fn sets(source: &str, some: fn(&str) -> bool) -> bool {
     let text = source.to_ascii_lowercase();
     text.match_indices("set").any(|(at, _)| {
         let (before, behind) = (&text[..at], &text[at + 3..]);
@@ -42,31 +63,50 @@ pub fn sets_folding(source: &str) -> bool {
         }
         match behind.strip_prefix("_config") {
             Some(behind) => {
-                let Some(argument) = behind.trim_start().strip_prefix('(') else { return false };
-                let argument = argument.trim_start();
+                let Some(argument) = skip(behind).strip_prefix('(') else { return false };
+                let argument = skip(argument);
                 let name = argument.trim_start_matches('\'');
                 // What a variable or an argument names is not known.
-                name.len() == argument.len() || folds_constants(word(name))
+                name.len() == argument.len() || some(word(name))
             }
-            None => assigns(behind),
+            None => assigns(behind, some),
         }
     })
 }
 
 /// Whether what follows SET is such a setting. UPDATE's SET may be taken for one, and does no harm.
-fn assigns(behind: &str) -> bool {
-    let mut rest = behind.trim_start();
+fn assigns(behind: &str, some: fn(&str) -> bool) -> bool {
+    let mut rest = skip(behind);
     if rest.len() == behind.len() {
         return false;
     }
     for scope in ["session", "local"] {
         if word(rest) == scope {
-            rest = rest[scope.len()..].trim_start();
+            rest = skip(&rest[scope.len()..]);
         }
     }
     let name = word(rest.trim_start_matches('"'));
-    let second = || word(rest[name.len().min(rest.len())..].trim_start());
-    folds_constants(name) || name == "time" && second() == "zone" || name == "xml" && second() == "option"
+    let second = || word(skip(&rest[name.len().min(rest.len())..]));
+    let zone = || name == "time" && second() == "zone" && some("timezone");
+    some(name) || zone() || name == "xml" && second() == "option" && some("xmloption")
+}
+
+/// What stands behind white space and comments.
+fn skip(text: &str) -> &str {
+    let mut rest = text.trim_start();
+    loop {
+        let behind = if rest.starts_with("/*") {
+            rest.split_once("*/").map(|(_, behind)| behind)
+        } else if rest.starts_with("--") {
+            rest.split_once('\n').map(|(_, behind)| behind)
+        } else {
+            None
+        };
+        match behind {
+            Some(behind) => rest = behind.trim_start(),
+            None => return rest,
+        }
+    }
 }
 
 fn word(text: &str) -> &str {
@@ -93,6 +133,18 @@ mod tests {
         check("select offset_timezone, reset from t", false);
         check("set xml option document", true);
         check("SET", false);
+        check("set/* for now */local -- all\n timezone = 'UTC'", true);
+        check("set local standard_conforming_strings = off", false);
+    }
+
+    #[test]
+    fn how_sources_are_read_is_seen() {
+        let check = |source: &str, expected| assert_eq!(sets_inside(source), expected, "{source}");
+        check("set local standard_conforming_strings = off", Effects::REREADS);
+        check("select set_config('plpgsql.variable_conflict', 'use_column', true)", Effects::REREADS);
+        check("SET plpgsql.no_such TO 1; SET TIME ZONE 3", Effects::SETS_INSIDE);
+        check("select set_config('app.plpgsql', 'x', true)", Effects::NONE);
+        check("update plpgsql set a = 1", Effects::NONE);
     }
 
     #[test]

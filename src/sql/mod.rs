@@ -30,7 +30,7 @@ pub use analysis::{
     Understood,
 };
 pub use cache::{Analyzer, CacheStats, TextContext};
-pub use folding::{FOLDING, OUTPUT, folds_constants, sets_folding};
+pub use folding::{FOLDING, OUTPUT, folds_constants, reads_sources, sets_folding, sets_inside};
 pub use lexer::{Lexer, Token, TokenKind};
 pub use moment::names_moment;
 pub use read::statement_spans;

@@ -4,8 +4,8 @@
 //! Invariants: how the text was cut into pieces changes nothing; nothing is allocated but for very long words; a word too
 //! many costs a pin or a refusal on a replica, so only what is run as a text, or is not understood, is read like this.
 //!
-//! Deliberately absent: names that are put together, those with spaces or signs in them, strings that hide a name behind
-//! escapes.
+//! Deliberately absent: names that are put together, those with spaces or signs in them, strings that hide letters of a name
+//! behind escapes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -59,6 +59,11 @@ impl Said {
         for &byte in piece {
             if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || byte >= 0x80 {
                 if self.word.is_empty() {
+                    // `E'…\nsetseed(…)'`: no name has a backslash before it.
+                    if self.last == b'\\' && matches!(byte, b'b' | b'f' | b'n' | b'r' | b't') {
+                        self.last = byte;
+                        continue;
+                    }
                     self.opened = self.last;
                     // `LOAD $$…$$`.
                     self.loads(byte);
@@ -110,11 +115,16 @@ impl Said {
         if self.word.is_empty() {
             return;
         }
-        let word = std::mem::take(&mut self.word);
+        let (word, before) = (std::mem::take(&mut self.word), self.before);
         self.name(&word);
         // Behind a dollar quote, or before the next.
         if word.contains(&b'$') {
-            word.split(|byte| *byte == b'$').for_each(|part| self.name(part));
+            for part in word.split(|byte| *byte == b'$') {
+                if before == Before::Set {
+                    self.before = before;
+                }
+                self.name(part);
+            }
         }
     }
 
@@ -164,9 +174,15 @@ mod tests {
         {
             check(text, Effects::NONE);
         }
-        for text in
-            ["SetSeed", "do $$begin perform setseed(1)", "a$setseed$b", "set session seed = 1", "set_config('Seed'"]
-        {
+        for text in [
+            "SetSeed",
+            "do $$begin perform setseed(1)",
+            "a$setseed$b",
+            "set session seed = 1",
+            "set_config('Seed'",
+            "set_config($$seed$$",
+            "E'select\\nsetseed(1)'",
+        ] {
             check(text, Effects::SEED);
         }
         for text in ["LOAD 'x'", "x;load\n'x'", "execute 'load ''x'''", "load'x'", "load $a$x$a$", "load E'x'"] {

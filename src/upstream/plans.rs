@@ -7,7 +7,8 @@
 //! Sources are read once for all, by `standard_conforming_strings` and its like: a process that has read some otherwise is nobody
 //! else's ([`Upstream::spoiled`]).
 //!
-//! Deliberately absent: what a function sets while it runs and puts back itself; `backslash_quote`, which makes errors only.
+//! Deliberately absent: `backslash_quote`, which makes errors only; the settings of functions in other languages than SQL and PL/pgSQL
+//! but for their SET clauses.
 
 use std::sync::Arc;
 

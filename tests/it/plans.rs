@@ -296,6 +296,110 @@ fn nobody_meets_a_function_that_was_read_otherwise() {
     }
 }
 
+/// The same where a function or a text that is run sets it, which its caller does not see.
+#[test]
+fn nobody_meets_a_function_that_was_read_otherwise_inside_of_another() {
+    let database = database("plans_inside");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").weights(0, 0).start();
+    let log_in = || Raw::log_in(gateway.port, "demo", &database);
+    let mut owner = log_in();
+    let backslash = "RETURNS text LANGUAGE plpgsql AS $f$ BEGIN RETURN length('a\\\\b'); END $f$";
+    let calls = "BEGIN RETURN backslash(); END";
+    let plpgsql = "RETURNS text LANGUAGE plpgsql";
+    for step in [
+        format!("CREATE FUNCTION backslash() {backslash}"),
+        format!("CREATE FUNCTION clause() {plpgsql} SET standard_conforming_strings = off AS '{calls}'"),
+        format!(
+            "CREATE FUNCTION body() {plpgsql} AS 'BEGIN SET LOCAL standard_conforming_strings = off; RETURN backslash(); END'"
+        ),
+        format!(
+            "CREATE FUNCTION by_name() {plpgsql} AS $f$ BEGIN PERFORM set_config('standard_conforming_strings', 'off', true); RETURN backslash(); END $f$"
+        ),
+        format!("CREATE FUNCTION runs(t text) {plpgsql} AS 'DECLARE r text; BEGIN EXECUTE t; RETURN backslash(); END'"),
+        "CREATE TABLE t (w text); CREATE TABLE watched (w text)".to_owned(),
+        "CREATE FUNCTION trigger() RETURNS trigger LANGUAGE plpgsql SET standard_conforming_strings = off AS
+           'BEGIN PERFORM backslash(); RETURN NEW; END'"
+            .to_owned(),
+        "CREATE TRIGGER t BEFORE INSERT ON watched FOR EACH ROW EXECUTE FUNCTION trigger()".to_owned(),
+    ] {
+        assert_eq!(owner.ask(&step), "", "{step}");
+    }
+    drop(owner);
+    let ends = format!(
+        "SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE datname = '{database}' AND pid <> pg_backend_pid()"
+    );
+    // A process that has read nothing yet, or what it was left with.
+    let told = |text: &str| {
+        gateway.cluster.primary().psql("postgres", &ends).unwrap();
+        let told = log_in().ask(text);
+        assert!(told != "4", "{text} has read it as all do");
+        (told, log_in().ask("SELECT backslash()"))
+    };
+    eventually("the catalogue knows the functions", || told("SELECT body()") == ("3".to_owned(), "4".to_owned()));
+    for text in [
+        "SELECT clause()",
+        "SELECT body()",
+        "SELECT by_name()",
+        "SELECT runs('SET LOCAL standard_conforming_strings = off')",
+        "SELECT runs('SET/* */LOCAL standard_conforming_strings = off')",
+        "INSERT INTO watched VALUES ('x')",
+        "DO $$ BEGIN SET LOCAL standard_conforming_strings = off; PERFORM backslash(); END $$",
+        "SELECT query_to_xml('SELECT set_config(''standard_conforming_strings'', ''off'', true), backslash()', true, true, '')",
+    ] {
+        let (told, others) = told(text);
+        assert!(told.len() != 5, "{text}: {told}");
+        assert_eq!(others, "4", "{text}");
+    }
+}
+
+/// What a function sets while it runs makes constants of what it calls alone.
+#[test]
+fn what_a_function_sets_makes_constants_there_alone() {
+    let database = database("plans_zones");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").weights(0, 0).start();
+    let log_in = || Raw::log_in(gateway.port, "demo", &database);
+    let mut owner = log_in();
+    let text = "RETURNS text LANGUAGE plpgsql";
+    let constant = "BEGIN RETURN '2024-01-01 00:00'::timestamptz AT TIME ZONE 'UTC'; END";
+    for step in [
+        format!("CREATE FUNCTION h() {text} AS $f$ {constant} $f$"),
+        format!("CREATE FUNCTION clause() {text} SET TimeZone = 'Asia/Tokyo' AS 'BEGIN RETURN h(); END'"),
+        "CREATE FUNCTION in_sql() RETURNS text LANGUAGE sql STABLE SET TimeZone = 'Asia/Tokyo' AS 'SELECT h()'"
+            .to_owned(),
+        format!("CREATE FUNCTION body() {text} AS $f$ BEGIN SET LOCAL TimeZone = 'Asia/Tokyo'; RETURN h(); END $f$"),
+        format!(
+            "CREATE FUNCTION spaced() {text} AS $f$ BEGIN set/**/local timezone = 'Asia/Tokyo'; RETURN h(); END $f$"
+        ),
+        format!("CREATE FUNCTION calls() {text} AS 'BEGIN RETURN clause(); END'"),
+        "CREATE VIEW v AS SELECT calls() AS w; CREATE TABLE watched (w text)".to_owned(),
+        "CREATE FUNCTION trigger() RETURNS trigger LANGUAGE plpgsql AS
+           $f$ BEGIN SET LOCAL TimeZone = 'Asia/Tokyo'; NEW.w = h(); RETURN NEW; END $f$"
+            .to_owned(),
+        "CREATE TRIGGER t BEFORE INSERT ON watched FOR EACH ROW EXECUTE FUNCTION trigger()".to_owned(),
+    ] {
+        assert_eq!(owner.ask(&step), "", "{step}");
+    }
+    drop(owner);
+    let (here, tokyo) = ("2024-01-01 00:00:00", "2023-12-31 15:00:00");
+    let plain = || {
+        let mut client = log_in();
+        assert_eq!(client.ask("SET TimeZone = 'UTC'"), "");
+        client.ask("SELECT h()")
+    };
+    eventually("the catalogue knows the functions", || {
+        log_in().ask("SELECT clause()");
+        plain() == here
+    });
+    for call in ["SELECT clause()", "SELECT in_sql()", "SELECT body()", "SELECT spaced()", "SELECT w FROM v"] {
+        for _ in 0..2 {
+            assert_eq!(log_in().ask(call), tokyo, "{call}");
+            assert_eq!(plain(), here, "{call}");
+        }
+    }
+    assert_eq!(log_in().ask("INSERT INTO watched VALUES ('x') RETURNING w"), tokyo);
+    assert_eq!(plain(), here);
+}
+
 /// What the gateway must ask in a transaction takes a snapshot: never ahead of what takes none, which waits for a lock or sets the
 /// isolation level.
 #[test]
