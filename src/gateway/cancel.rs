@@ -211,7 +211,7 @@ impl Registry {
         // Entered under the lock: the session cannot give the server back in between.
         let running = handle.work.lock().server.as_ref().map(|(gate, target)| (gate.enter(), Arc::clone(target)));
         match running {
-            // The client was answered: there is nothing to cancel.
+            // Nothing of the client's runs: it would hit a question of the gateway's own, which is bounded or soon answered.
             Some((guard, _)) if guard.is_shut() => {}
             Some((guard, target)) => {
                 if let Err(error) = target.connector.cancel(&target.key).await {
