@@ -1,7 +1,7 @@
 //! Cancel requests: from the key that a client shows to the statement that runs for it now.
 //!
 //! Invariant: a request reaches only a server that was lent to the named session when it was sent, and that server is lent
-//! to nobody else before the request has arrived (DESIGN 4.13). A wrong secret does nothing, and nothing tells.
+//! to nobody else before the request has arrived, and to nobody where that is not known (DESIGN 4.13). A wrong secret does nothing, and nothing tells.
 //!
 //! Deliberately absent: other gateways' keys (`peers`).
 
@@ -214,7 +214,7 @@ impl Registry {
             // Nothing of the client's runs: it would hit a question of the gateway's own, which is bounded or soon answered.
             Some((guard, _)) if guard.is_shut() => {}
             Some((guard, target)) => {
-                if let Err(error) = target.connector.cancel(&target.key).await {
+                if let Err(error) = target.connector.cancel(&target.key, &guard).await {
                     tracing::warn!(pid = key.pid, %error, "a cancel request could not be passed on");
                 }
                 drop(guard);

@@ -304,12 +304,13 @@ async fn insist(lent: &mut Lent, sql: &str, limit: Option<Duration>) -> Result<A
 /// Asks once. `true`: it took longer than `limit` and was cancelled.
 async fn ask_once(lent: &mut Lent, sql: &str, limit: Option<Duration>) -> Result<(Answer, bool), PrivateError> {
     let Some(limit) = limit else { return Ok((ask_in(lent, sql.as_bytes(), Patience::Endless).await?, false)) };
-    let target = Arc::clone(&lent.target);
+    let (target, gate) = (Arc::clone(&lent.target), Arc::clone(&lent.gate));
     let mut asking = ask_in(lent, sql.as_bytes(), Patience::Endless);
     if let Ok(answer) = net::timeout(limit, asking.as_mut()).await {
         return Ok((answer?, false));
     }
-    let (cancelled, answer) = tokio::join!(target.connector.cancel(&target.key), asking);
+    let on_its_way = gate.enter();
+    let (cancelled, answer) = tokio::join!(target.connector.cancel(&target.key, &on_its_way), asking);
     let answer = answer?;
     if let Err(error) = cancelled {
         tracing::warn!(%error, "a question of the gateway's own could not be cancelled");

@@ -342,8 +342,8 @@ async fn clean(lent: &mut Lent, session: &mut Session, may_write: bool, patience
         Ok(heard) => heard?,
         Err(_) => {
             if !may_write {
-                let _on_its_way = lent.gate.enter();
-                lent.target.connector.cancel(&lent.target.key).await.ok()?;
+                let on_its_way = lent.gate.enter();
+                lent.target.connector.cancel(&lent.target.key, &on_its_way).await.ok()?;
             }
             net::timeout(FINISH, hear_out(lent, session)).await.ok()??;
         }

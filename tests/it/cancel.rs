@@ -203,3 +203,40 @@ fn late_cancels_and_short_time_outs_end_no_session() {
     let key = client.until(b'Z').into_iter().find(|(tag, _)| *tag == b'K').unwrap().1;
     hit_once(&mut client, &[&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &key].concat());
 }
+
+/// A request that the gateway had sent and given up lay in the postmaster's queue, and struck who had the server by then.
+#[test]
+fn a_cancel_that_arrives_late_strikes_nobody_else() {
+    if direct() {
+        return;
+    }
+    let cluster = pointsman::demo::Cluster::builder().replicas(0).start(|_| {}).unwrap();
+    let gateway = Gateway::in_front_of(&cluster)
+        .pool("size = 1\nconnect_timeout = \"1s\"")
+        .main("tls = { mode = \"disable\" }")
+        .start();
+    let mut one = Raw::connect(gateway.port);
+    one.send(&startup(196_608, &[("user", "demo"), ("database", "demo")]));
+    let key = one.until(b'Z').into_iter().find(|(tag, _)| *tag == b'K').unwrap().1;
+    let mut two = Raw::log_in(gateway.port, "demo", "demo");
+    let mut watcher = Raw::log_in(cluster.primary().port(), "postgres", "demo");
+    let mut runs = |what: &str| {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()";
+        watcher.ask(&format!("{sql} AND query LIKE '%{what}%'")) == "1"
+    };
+    one.send(&query("SELECT pg_sleep(0.7) /* first */"));
+    eventually("the statement runs", || runs("/* first */"));
+    // The postmaster alone: its backends work on.
+    let postmaster = rustix::process::Pid::from_raw(i32::try_from(cluster.primary().pid().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(postmaster, rustix::process::Signal::STOP).unwrap();
+    let mut cancel = Raw::connect(gateway.port);
+    cancel.send(&[&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &key].concat());
+    assert_eq!(one.first(), "");
+    two.send(&query("SELECT 'two' FROM pg_sleep(1) /* second */"));
+    eventually("the request to be given up", || gateway.log().contains("could not be passed on"));
+    // On the server that the first had, were it lent to it; otherwise it waits for another.
+    let begun = Instant::now();
+    eventually("the second runs or waits", || runs("/* second */") || begun.elapsed() > Duration::from_millis(300));
+    rustix::process::kill_process(postmaster, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(two.first(), "two", "{}", gateway.log());
+}
