@@ -266,6 +266,10 @@ impl Conversation {
             }
             return Ok(());
         }
+        if self.rerun.take_cancelled() {
+            self.refuse(&cancelled());
+            return Ok(());
+        }
         let told = self.session.output.len();
         if self.held.is_none() && self.session.answer_locally() == LocalAnswer::Answered {
             self.counters().local.one();
@@ -579,6 +583,11 @@ impl Conversation {
         let as_it_should = fails && answer.status == TransactionStatus::Failed;
         Ok(private::error_of(&answer).filter(|_| !as_it_should))
     }
+}
+
+/// What a statement is answered that was cancelled before a server could say so.
+pub(super) fn cancelled() -> ErrorReply {
+    ErrorReply::error("57014", "canceling statement due to user request")
 }
 
 /// What a client is told that will send no more and whose answer takes too long.

@@ -212,7 +212,8 @@ impl Conversation {
             Some(Fault::Process) => self.session.forget_effects(),
             _ => self.counters().reruns.one(),
         }
-        self.handle.rests();
+        // It may be on its way still, or lie before a node that hangs.
+        let cancelled = self.handle.rests();
         self.chain = None;
         let lost = match lost {
             Some(reason) => Some(reason.to_owned()),
@@ -236,6 +237,9 @@ impl Conversation {
         }
         let unit = self.rerun.take();
         self.session.repeat(unit);
+        if cancelled {
+            self.rerun.cancel();
+        }
         Ok(())
     }
 
