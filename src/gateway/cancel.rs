@@ -1,7 +1,7 @@
 //! Cancel requests: from the key that a client shows to the statement that runs for it now.
 //!
 //! Invariant: a request reaches only a server that was lent to the named session when it was sent, and that server is lent
-//! to nobody else before the request has arrived (DESIGN 4.13). A wrong secret does nothing, and nothing tells.
+//! to nobody else before the request has arrived, and to nobody where that is not known (DESIGN 4.13). A wrong secret does nothing, and nothing tells.
 //!
 //! Deliberately absent: other gateways' keys (`peers`).
 
@@ -88,6 +88,8 @@ struct Work {
     server: Option<(Arc<CancelGate>, Arc<CancelTarget>)>,
     /// The server is kept between two transactions.
     resting: bool,
+    /// A cancel request came since it began to work.
+    cancelled: bool,
     /// Why, as of the last time.
     pins: Pins,
 }
@@ -209,12 +211,16 @@ impl Registry {
             return false;
         }
         // Entered under the lock: the session cannot give the server back in between.
-        let running = handle.work.lock().server.as_ref().map(|(gate, target)| (gate.enter(), Arc::clone(target)));
+        let running = {
+            let mut work = handle.work.lock();
+            work.cancelled = true;
+            work.server.as_ref().map(|(gate, target)| (gate.enter(), Arc::clone(target)))
+        };
         match running {
-            // The client was answered: there is nothing to cancel.
+            // Nothing of the client's runs: it would hit a question of the gateway's own, which is bounded or soon answered.
             Some((guard, _)) if guard.is_shut() => {}
             Some((guard, target)) => {
-                if let Err(error) = target.connector.cancel(&target.key).await {
+                if let Err(error) = target.connector.cancel(&target.key, &guard).await {
                     tracing::warn!(pid = key.pid, %error, "a cancel request could not be passed on");
                 }
                 drop(guard);
@@ -233,12 +239,13 @@ impl Registry {
 impl Handle {
     /// A server works for the session from now on.
     pub(super) fn runs(&self, gate: &Arc<CancelGate>, target: &Arc<CancelTarget>) {
-        self.work.lock().server = Some((Arc::clone(gate), Arc::clone(target)));
+        let mut work = self.work.lock();
+        (work.server, work.cancelled) = (Some((Arc::clone(gate), Arc::clone(target))), false);
     }
 
-    /// No server works for it any more.
-    pub(super) fn rests(&self) {
-        *self.work.lock() = Work::default();
+    /// No server works for it any more. Whether a cancel request came while one did.
+    pub(super) fn rests(&self) -> bool {
+        std::mem::take(&mut *self.work.lock()).cancelled
     }
 
     /// The server is kept though nothing runs on it.
@@ -249,7 +256,8 @@ impl Handle {
 
     /// The server that is kept works again.
     pub(super) fn works(&self) {
-        self.work.lock().resting = false;
+        let mut work = self.work.lock();
+        (work.resting, work.cancelled) = (false, false);
     }
 
     /// The client is told this status, or will be.

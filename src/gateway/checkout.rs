@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::drive::{Conversation, End, overdue};
+use super::drive::{Conversation, End, cancelled, overdue};
 use super::io;
 use super::login::connect_refusal;
 use super::private::PrivateError;
@@ -74,7 +74,7 @@ impl Conversation {
                 Waited::Lent(lent) => lent,
                 Waited::NodeOut => continue,
                 Waited::Cancelled => {
-                    return Ok(Err(ErrorReply::error("57014", "canceling statement due to user request")));
+                    return Ok(Err(cancelled()));
                 }
                 // Nothing of the unit was sent.
                 Waited::ClientGone if self.half_closed => return Err(End::Tell(overdue(false))),

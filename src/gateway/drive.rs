@@ -54,6 +54,8 @@ pub(super) struct Conversation {
     pub(super) takes_answers: bool,
     /// Until when the server is left to a session that may ask for its sequence values, and nothing else keeps it.
     pub(super) lingers: Option<Instant>,
+    /// When a question is asked again that was not answered in time. Until then the server is kept.
+    pub(super) asks_again: Option<Instant>,
     /// A Flush was sent for a group that will have no Sync.
     pub(super) asked_to_flush: bool,
     /// Resolves when the gateway stops.
@@ -136,6 +138,7 @@ impl Conversation {
             leaves: None,
             takes_answers: false,
             lingers: None,
+            asks_again: None,
             asked_to_flush: false,
             drained,
             hears_drain: false,
@@ -164,11 +167,15 @@ impl Conversation {
 
     async fn run(&mut self) -> End {
         loop {
-            let event = match self.leaves.or(self.lingers) {
+            let event = match self.leaves.or(self.lingers).or(self.asks_again) {
                 None => poll_fn(|task| self.poll_event(task)).await,
                 // Boxed, so that the future stays small.
                 Some(until) => {
-                    let late = if self.leaves.is_some() { Event::Overdue } else { Event::Lingered };
+                    let late = match (self.leaves, self.lingers) {
+                        (Some(_), _) => Event::Overdue,
+                        (None, Some(_)) => Event::Lingered,
+                        (None, None) => Event::AsksAgain,
+                    };
                     let event = Box::pin(net::timeout_at(until, poll_fn(|task| self.poll_event(task)))).await;
                     event.unwrap_or(late)
                 }
@@ -184,6 +191,11 @@ impl Conversation {
                         self.home.did_not_ask(lent, true);
                     }
                     self.linger_no_more();
+                    Ok(())
+                }
+                Event::AsksAgain => {
+                    self.asks_again = None;
+                    self.settled = false;
                     Ok(())
                 }
                 Event::HalfClosed => {
@@ -255,6 +267,10 @@ impl Conversation {
             if !self.session.set_end_apart() {
                 self.refuse(reply);
             }
+            return Ok(());
+        }
+        if self.rerun.take_cancelled() {
+            self.refuse(&cancelled());
             return Ok(());
         }
         let told = self.session.output.len();
@@ -574,6 +590,11 @@ impl Conversation {
         let as_it_should = fails && answer.status == TransactionStatus::Failed;
         Ok(private::error_of(&answer).filter(|_| !as_it_should))
     }
+}
+
+/// What a statement is answered that was cancelled before a server could say so.
+pub(super) fn cancelled() -> ErrorReply {
+    ErrorReply::error("57014", "canceling statement due to user request")
 }
 
 /// What a client is told that will send no more and whose answer takes too long.

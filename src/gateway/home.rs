@@ -204,7 +204,7 @@ pub(super) async fn discard_plans(
     Ok(discarded(lent, settings, &answer))
 }
 
-/// The same behind an answer that the client has had: as [`private::run_whatever_it_takes`].
+/// The same behind an answer of the client's: as [`private::run_whatever_it_takes`].
 pub(super) async fn discard_plans_behind(
     lent: &mut Lent,
     settings: &Arc<Settings>,

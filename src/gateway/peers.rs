@@ -77,7 +77,7 @@ async fn forward(context: &Context, peers: &Peers, id: u32, key: CancelKey) -> R
     };
     let left = peers.timeout.saturating_sub(begun.elapsed());
     let marked = CancelKey { pid: key.pid | FORWARDED, ..key };
-    let sent = net::cancel(address, &peers.tls, &marked, left).await;
+    let sent = net::cancel(address, &peers.tls, &marked, left, || {}).await;
     drop(place);
     sent.map_err(|error| error.to_string())
 }

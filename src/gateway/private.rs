@@ -68,6 +68,22 @@ pub(super) enum Patience {
     Endless,
 }
 
+/// Ahead of the gateway's own statements where the session's defaults may stand in their way: a standby refuses SERIALIZABLE, and
+/// on a primary that waits for what others write, if it is READ ONLY DEFERRABLE (`GetSafeSnapshot` in `predicate.c`). Statements in
+/// one simple query are in one transaction; this takes no snapshot.
+const PLAIN: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;";
+
+/// That, where it is needed.
+fn plain(lent: &Lent) -> &'static str {
+    let primary = lent.pool().node.role() == crate::topology::Role::Primary;
+    // Reported since PostgreSQL 14; before, nothing tells.
+    let read_only = lent.upstream.parameters.value(b"default_transaction_read_only") != Some(b"off");
+    if primary && !read_only { "" } else { PLAIN }
+}
+
+/// Ahead of what is run again, behind [`PLAIN`].
+const UNLIMITED: &str = "SET LOCAL statement_timeout = 0;SET LOCAL lock_timeout = 0;";
+
 async fn complete(lent: &mut Lent, mut private: Private, patience: Patience) -> Result<Answer, PrivateError> {
     let pool = Arc::clone(lent.pool());
     let Server { stream, upstream, gate, .. } = &mut **lent;
@@ -211,8 +227,12 @@ fn verbatim(refused: ErrorReply, answer: &Answer) -> ErrorReply {
 const ATTEMPTS: usize = 20;
 const ON_THEIR_WAY: Duration = Duration::from_secs(1);
 
+/// How long the client may wait for its answer because of a question that waits for what others have locked.
+const BEARABLE: Duration = Duration::from_secs(1);
+
 /// Keeps the client's cancel requests from a server on which nothing of the client's runs: one had hit a question. Cancel-safe.
 async fn undisturbed(lent: &Lent) -> ShutGate {
+    tracing::debug!(node = %lent.pool().node.spec.name, "a question was hit and is asked again");
     let shut = lent.gate.shut();
     let _ = net::timeout(ON_THEIR_WAY, lent.gate.emptied()).await;
     shut
@@ -230,56 +250,94 @@ async fn ready_again(lent: &mut Lent, shut: &mut Option<ShutGate>, patience: Pat
     Ok(idle)
 }
 
-/// Asks for state of the session outside a transaction. Neither the session's own `statement_timeout` nor a cancel request that
-/// came too late for the client's statement keeps it from being answered, nor that the node is out. `sql` ends with a semicolon;
-/// rows whose first column is the name of a setting have its value in hexadecimal digits behind.
+/// Asks for state of the session outside a transaction. Neither the session's own time-outs nor a cancel request of its client's
+/// keeps it from being answered, nor that the node is out; what others have locked does, for as long as they have. `sql` ends with a
+/// semicolon; rows whose first column is the name of a setting have its value in hexadecimal digits behind.
 pub(super) fn ask_whatever_it_takes<'a>(lent: &'a mut Lent, sql: &'a str) -> Asking<'a> {
-    fn asking<'a>(lent: &'a mut Lent, sql: &'a str) -> Asking<'a> {
-        ask_in(lent, sql.as_bytes(), Patience::Endless)
-    }
+    Box::pin(async move { insist(lent, sql, None).await })
+}
+
+/// The same ahead of an answer that the client waits for: `None`, where it would wait too long. Then nothing was asked.
+///
+/// Not cancel-safe, as [`ask`].
+pub(super) fn ask_in_time<'a>(
+    lent: &'a mut Lent,
+    sql: &'a str,
+) -> Pin<Box<dyn Future<Output = Result<Option<Answer>, PrivateError>> + Send + 'a>> {
     Box::pin(async move {
-        let standby = lent.pool().node.role() != crate::topology::Role::Primary;
-        // The session may have made SERIALIZABLE its default, which a standby refuses.
-        let (begin, end) = if standby { ("BEGIN ISOLATION LEVEL READ COMMITTED;", "COMMIT") } else { ("", "") };
-        let mut answer = asking(lent, &format!("{begin}{sql}{end}")).await?;
-        let mut shut = None;
-        for _ in 0..ATTEMPTS {
-            if !cancelled(&answer) {
-                break;
-            }
-            if !ready_again(lent, &mut shut, Patience::Endless).await? {
-                continue;
-            }
-            // A utility statement takes some ten microseconds: the least `statement_timeout` is a millisecond.
-            let shown = asking(lent, "SHOW statement_timeout").await?;
-            let Some([Some(timeout)]) = shown.rows.first().map(Vec::as_slice) else { continue };
-            answer = asking(lent, &format!("{begin}SET LOCAL statement_timeout = 0;{sql}{end}")).await?;
-            for row in &mut answer.rows {
-                if let [Some(name), Some(value), ..] = row.as_mut_slice()
-                    && name == "statement_timeout"
-                {
-                    *value = timeout.bytes().map(|byte| format!("{byte:02x}")).collect();
-                }
-            }
-        }
-        Ok(answer)
+        let answer = insist(lent, sql, Some(BEARABLE)).await?;
+        Ok((!hit(&answer)).then_some(answer))
     })
 }
 
-/// Runs a statement of the gateway's own outside a transaction, as [`run`] does, behind an answer that the client has had: neither
-/// its `statement_timeout` nor a cancel request that came too late keeps it from that.
+/// Asks until it is answered; within `limit` each time, if there is one: what takes longer is cancelled, and not asked again.
+async fn insist(lent: &mut Lent, sql: &str, limit: Option<Duration>) -> Result<Answer, PrivateError> {
+    let plain = plain(lent);
+    let (mut answer, mut late) = ask_once(lent, &format!("{plain}{sql}"), limit).await?;
+    let mut shut = None;
+    for _ in 0..ATTEMPTS {
+        if late || !hit(&answer) {
+            break;
+        }
+        if !ready_again(lent, &mut shut, Patience::Endless).await? {
+            continue;
+        }
+        // A utility statement takes some ten microseconds: the least time-out is a millisecond.
+        let shown = ask_in(lent, b"SHOW statement_timeout;SHOW lock_timeout", Patience::Endless).await?;
+        let [[Some(statement)], [Some(lock)]] = [0, 1].map(|row| shown.rows.get(row).map_or(&[][..], Vec::as_slice))
+        else {
+            continue;
+        };
+        (answer, late) = ask_once(lent, &format!("{plain}{UNLIMITED}{sql}"), limit).await?;
+        for row in &mut answer.rows {
+            let [Some(name), Some(value), ..] = row.as_mut_slice() else { continue };
+            let own = match name.as_str() {
+                "statement_timeout" => statement,
+                "lock_timeout" => lock,
+                _ => continue,
+            };
+            *value = own.bytes().map(|byte| format!("{byte:02x}")).collect();
+        }
+    }
+    Ok(answer)
+}
+
+/// Asks once. `true`: it took longer than `limit` and was cancelled.
+async fn ask_once(lent: &mut Lent, sql: &str, limit: Option<Duration>) -> Result<(Answer, bool), PrivateError> {
+    let Some(limit) = limit else { return Ok((ask_in(lent, sql.as_bytes(), Patience::Endless).await?, false)) };
+    let (target, gate) = (Arc::clone(&lent.target), Arc::clone(&lent.gate));
+    let mut asking = ask_in(lent, sql.as_bytes(), Patience::Endless);
+    if let Ok(answer) = net::timeout(limit, asking.as_mut()).await {
+        return Ok((answer?, false));
+    }
+    let on_its_way = gate.enter();
+    let (cancelled, answer) = tokio::join!(target.connector.cancel(&target.key, &on_its_way), asking);
+    let answer = answer?;
+    if let Err(error) = cancelled {
+        tracing::warn!(%error, "a question of the gateway's own could not be cancelled");
+    }
+    // What came behind the answer has hit nothing once one Sync has passed.
+    sync(lent).await?;
+    let late = hit(&answer);
+    Ok((answer, late))
+}
+
+/// Runs a statement of the gateway's own outside a transaction, as [`run`] does, behind an answer of the client's: neither
+/// its time-outs nor a cancel request keeps it from that.
 pub(super) fn run_whatever_it_takes<'a>(lent: &'a mut Lent, text: &'a str, patience: Patience) -> Asking<'a> {
     Box::pin(async move {
-        let mut answer = run_in(lent, &[text], patience).await?;
+        let [statement_timeout, lock_timeout] = ["SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 0"];
+        let begin = ["BEGIN ISOLATION LEVEL READ COMMITTED", statement_timeout, lock_timeout, text, "COMMIT"];
+        let first = if plain(lent).is_empty() { &begin[3..4] } else { &begin };
+        let mut answer = run_in(lent, first, patience).await?;
         let mut shut = None;
         for _ in 0..ATTEMPTS {
-            if !cancelled(&answer) {
+            if !hit(&answer) {
                 break;
             }
             if !ready_again(lent, &mut shut, patience).await? {
                 continue;
             }
-            let begin = ["BEGIN ISOLATION LEVEL READ COMMITTED", "SET LOCAL statement_timeout = 0", text, "COMMIT"];
             answer = run_in(lent, &begin, patience).await?;
         }
         Ok(answer)
@@ -287,8 +345,9 @@ pub(super) fn run_whatever_it_takes<'a>(lent: &'a mut Lent, text: &'a str, patie
 }
 
 /// Whether a cancel request or a time-out ended it.
-fn cancelled(answer: &Answer) -> bool {
-    answer.error.as_ref().is_some_and(|error| backend::error_fields(error).sqlstate == "57014")
+fn hit(answer: &Answer) -> bool {
+    let ended = |error: &bytes::BytesMut| ["57014", "55P03"].contains(&&*backend::error_fields(error).sqlstate);
+    answer.error.as_ref().is_some_and(ended)
 }
 
 /// What [`ask`] gives.
@@ -303,7 +362,7 @@ pub(super) async fn apply_settings(
     bring_settings(lent, wanted, syncs, None).await
 }
 
-/// The same behind an answer that the client has had: as [`run_whatever_it_takes`].
+/// The same behind an answer of the client's: as [`run_whatever_it_takes`].
 pub(super) async fn apply_whatever_it_takes(
     lent: &mut Lent,
     wanted: &Arc<Settings>,
@@ -327,24 +386,27 @@ async fn bring_settings(
         let stay = behind.is_some() && lent.upstream.plans.own;
         let replans = !stay && !lent.upstream.plans.suit(wanted);
         let discard = if replans { "DISCARD PLANS;" } else { "" };
-        let sql = format!("{discard}{}", wanted.transition(lent.upstream.settings.as_deref()));
+        let plain = plain(lent);
+        let sql = format!("{plain}{discard}{}", wanted.transition(lent.upstream.settings.as_deref()));
         lent.upstream.spoiled |= wanted.iter().any(|(name, _)| leaves_name(name));
         let mut answer = ask_in(lent, sql.as_bytes(), patience).await?;
-        // The time-out of whoever had the server before may have been too short for this.
+        // The time-outs of whoever had the server before may have been too short for this.
         let held = lent.upstream.settings.as_ref();
-        let timeout = held.is_none_or(|settings| settings.bytes("statement_timeout").is_some());
+        let timeout = held.is_none_or(|settings| {
+            ["statement_timeout", "lock_timeout"].iter().any(|name| settings.bytes(name).is_some())
+        });
         // What the client cancels ahead of its statement is cancelled with that.
         let attempts = if behind.is_some() { ATTEMPTS } else { usize::from(timeout) };
         let mut shut = None;
         for _ in 0..attempts {
-            if !cancelled(&answer) {
+            if !hit(&answer) {
                 break;
             }
             if behind.is_some() && shut.is_none() {
                 shut = Some(undisturbed(lent).await);
             }
             lent.upstream.settings = None;
-            let sql = format!("SET LOCAL statement_timeout = 0;{discard}{}", wanted.transition(None));
+            let sql = format!("{plain}{UNLIMITED}{discard}{}", wanted.transition(None));
             answer = ask_in(lent, sql.as_bytes(), patience).await?;
         }
         if let Some(reply) = error_of(&answer) {

@@ -37,6 +37,8 @@ pub(super) enum Event {
     Overdue,
     /// It has not asked for its sequence values in time.
     Lingered,
+    /// A question that was not answered in time may be asked again.
+    AsksAgain,
     /// The client's connection ended or broke, or all is done that it sent before it said that it will send no more.
     ClientGone,
     /// A read failed on a replica and may run again.

@@ -3,7 +3,7 @@
 //! `temp_buffers`, which holds until a process has used temporary tables.
 //!
 //! Invariant: only what was proven to read or to set, outside a transaction block, alone in flight, and of which the client has
-//! seen nothing, not even a NOTICE or a ParseComplete, runs again; once.
+//! seen nothing, not even a NOTICE or a ParseComplete, runs again; once, and not if its client has asked to cancel it.
 //!
 //! Deliberately absent: where the second run goes (`drive`), what reads (`catalog`).
 //!
@@ -68,6 +68,8 @@ pub(super) struct Rerun {
     second: Option<Fault>,
     /// And it writes.
     writes: bool,
+    /// Its cancel was asked the first time.
+    cancelled: bool,
 }
 
 /// What an answer's first bytes say.
@@ -120,6 +122,18 @@ impl Rerun {
     pub(super) fn note_error(&mut self, sqlstate: &str) {
         // ERRCODE_READ_ONLY_SQL_TRANSACTION
         self.writes = self.armed == Some(Fault::Replica) && sqlstate == "25006";
+    }
+
+    /// The unit at hand was to be cancelled: it does not run again.
+    pub(super) fn cancel(&mut self) {
+        self.second = None;
+        self.cancelled = true;
+    }
+
+    /// Whether it was; told once.
+    #[inline]
+    pub(super) fn take_cancelled(&mut self) -> bool {
+        std::mem::take(&mut self.cancelled)
     }
 
     /// Whether the unit at hand runs a second time because it writes; told once.

@@ -25,6 +25,9 @@ use crate::wire::TransactionStatus;
 /// How long a server that a vanished client left at work may go on before something is done about it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// When a question is asked again that was not answered in time: the client waits for it each time.
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// And how long then: after a cancel, or because it may write. A client that only says that it will send no more looks like
 /// one that vanished: it waits as long for a server, and for the next bytes of the answers that it still awaits.
 pub(super) const FINISH: Duration = Duration::from_secs(5);
@@ -52,12 +55,21 @@ impl Conversation {
         if let Some(trace) = &mut self.trace {
             trace.flush(&mut self.session);
         }
+        if self.asks_again.is_some() && self.session.audit_due() {
+            self.ask_later();
+            return Ok(());
+        }
         self.unasked = false;
         let mut asked = false;
         if let Some(audit) = self.session.audit() {
             self.tally.worker(self.worker).audits.one();
-            let told = match private::ask_whatever_it_takes(lent, &audit.sql).await {
-                Ok(answer) if answer.error.is_none() => {
+            let told = match private::ask_in_time(lent, &audit.sql).await {
+                Ok(None) => {
+                    self.session.unanswered(&audit);
+                    self.ask_later();
+                    return Ok(());
+                }
+                Ok(Some(answer)) if answer.error.is_none() => {
                     let actual = self.session.audited(&audit, &answer);
                     let settings = &self.context.settings;
                     self.session.settings = settings.intern((*self.session.settings).clone());
@@ -65,7 +77,7 @@ impl Conversation {
                     lent.upstream.settings = actual.map(|actual| settings.intern(actual));
                     audit.starts.then(|| Starts::read(&answer))
                 }
-                Ok(answer) => {
+                Ok(Some(answer)) => {
                     let reason = private::error_of(&answer).map_or_else(String::new, |reply| reply.message);
                     return Err(self.cannot_audit(&reason));
                 }
@@ -144,6 +156,21 @@ impl Conversation {
         Ok(())
     }
 
+    /// What the server remembers of the session could not be asked in time: others have locked what tells it. The client gets its
+    /// answer, and the session keeps its server, until that can be asked.
+    fn ask_later(&mut self) {
+        self.asks_again.get_or_insert_with(|| Instant::now() + AGAIN);
+        // What was set, locked or listened to is there alone.
+        self.unasked = true;
+        if let Some(lent) = &mut self.held {
+            let overheard = lent.upstream.overheard.split();
+            self.session.take_notifications(&overheard);
+        }
+        self.handle.keeps(self.session.pins);
+        self.chain = None;
+        self.settled = true;
+    }
+
     pub(super) fn cannot_audit(&mut self, reason: &str) -> End {
         tracing::warn!(
             session = self.id,
@@ -185,7 +212,8 @@ impl Conversation {
             Some(Fault::Process) => self.session.forget_effects(),
             _ => self.counters().reruns.one(),
         }
-        self.handle.rests();
+        // It may be on its way still, or lie before a node that hangs.
+        let cancelled = self.handle.rests();
         self.chain = None;
         let lost = match lost {
             Some(reason) => Some(reason.to_owned()),
@@ -209,6 +237,9 @@ impl Conversation {
         }
         let unit = self.rerun.take();
         self.session.repeat(unit);
+        if cancelled {
+            self.rerun.cancel();
+        }
         Ok(())
     }
 
@@ -315,8 +346,8 @@ async fn clean(lent: &mut Lent, session: &mut Session, may_write: bool, patience
         Ok(heard) => heard?,
         Err(_) => {
             if !may_write {
-                let _on_its_way = lent.gate.enter();
-                lent.target.connector.cancel(&lent.target.key).await.ok()?;
+                let on_its_way = lent.gate.enter();
+                lent.target.connector.cancel(&lent.target.key, &on_its_way).await.ok()?;
             }
             net::timeout(FINISH, hear_out(lent, session)).await.ok()??;
         }

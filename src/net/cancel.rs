@@ -15,7 +15,8 @@ use super::timers::timeout;
 use super::tls_client::ClientTls;
 use crate::wire::startup::{CancelKey, write_cancel};
 
-/// Sends a cancel request and waits until the other side has closed. `limit` bounds the whole.
+/// Sends a cancel request and waits until the other side has closed. `limit` bounds the whole. `sends` is called when the request
+/// may be on its way from now on, whatever is returned.
 ///
 /// # Errors
 /// It cannot be reached in time, or it answered, as it does to refuse a connection.
@@ -24,12 +25,14 @@ pub async fn cancel(
     tls: &ClientTls,
     key: &CancelKey,
     limit: Duration,
+    sends: impl FnOnce(),
 ) -> Result<(), NetError> {
     let send = async {
         let failed = |source| NetError::Connect { address: address.to_string(), source };
         let mut stream = connect(address, tls, limit).await?;
         let mut request = BytesMut::new();
         write_cancel(&mut request, key);
+        sends();
         stream.write_all_buf(&mut request).await.map_err(failed)?;
         stream.flush().await.map_err(failed)?;
         match stream.read_buf(&mut request).await {

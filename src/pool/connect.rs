@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::Server;
+use super::{CancelGuard, Server};
 use crate::auth::{ChannelBindingMode, Credentials, ServerLink};
 use crate::net::{ClientTls, NetError, ServerAddress, Stream};
 use crate::upstream::{Login, LoginError, LoginStep, Notifiers};
@@ -221,15 +221,18 @@ impl Connector {
         }
     }
 
-    /// Sends a cancel request and waits until the server has closed that connection: the signal was sent by then.
+    /// Sends a cancel request and waits until the server has closed that connection: the signal was sent by then. `guard` is of the
+    /// server that the key is of.
     ///
     /// # Errors
     /// The node cannot be reached in time.
-    pub async fn cancel(&self, key: &CancelKey) -> Result<(), ConnectError> {
+    pub async fn cancel(&self, key: &CancelKey, guard: &CancelGuard) -> Result<(), ConnectError> {
         let parts = &self.0;
-        crate::net::cancel(&parts.address, &parts.tls, key, parts.timeout)
+        crate::net::cancel(&parts.address, &parts.tls, key, parts.timeout, || guard.sent())
             .await
-            .map_err(|source| ConnectError::Net { node: parts.node.clone(), source })
+            .map_err(|source| ConnectError::Net { node: parts.node.clone(), source })?;
+        guard.arrived();
+        Ok(())
     }
 }
 

@@ -51,7 +51,8 @@ impl Lent {
             tokio::spawn(async move {
                 // DESIGN 4.13: the cancel's connection has seen EOF, and one Sync has passed.
                 server.gate.emptied().await;
-                match pass_a_sync(server).await {
+                let passed = if server.clean() { pass_a_sync(server).await } else { None };
+                match passed {
                     Some(server) => pool.take_back(server),
                     None => pool.closed_one(),
                 }

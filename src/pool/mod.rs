@@ -39,7 +39,7 @@ pub use dedicated::Dedicated;
 pub use idle::Wish;
 pub use kin::Kin;
 pub use lent::Lent;
-pub use server::{CancelGate, CancelTarget, Server, ShutGate};
+pub use server::{CancelGate, CancelGuard, CancelTarget, Server, ShutGate};
 pub use supply::Ahead;
 
 use idle::Idle;

@@ -1,6 +1,7 @@
 //! One open server connection: socket and machine together, and what cancels it.
 //!
-//! Invariant: a cancel that was sent has taken effect or missed before anybody else gets the connection.
+//! Invariant: a cancel that was sent has taken effect or missed before anybody else gets the connection; nobody does where that is
+//! not known.
 //! Deliberately absent: when to cancel.
 
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub struct CancelGate {
     empty: Notify,
     /// Nothing of the client's runs: see [`CancelGate::shut`].
     shut: AtomicBool,
+    /// A cancel was sent, and nobody knows when it arrives.
+    astray: AtomicBool,
     waits: Mutex<Option<Waker>>,
 }
 
@@ -65,7 +68,7 @@ impl CancelGate {
     /// A cancel is on its way until the guard is dropped.
     pub fn enter(self: &Arc<Self>) -> CancelGuard {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
-        CancelGuard(Arc::clone(self))
+        CancelGuard { gate: Arc::clone(self), under_way: AtomicBool::new(false) }
     }
 
     /// Nothing of the client's runs until the guard is dropped: a cancel request of its would hit a question of the gateway's own.
@@ -94,6 +97,12 @@ impl CancelGate {
         }
     }
 
+    /// Whether one was sent that may arrive at any time: whatever runs then is struck.
+    #[must_use]
+    pub fn astray(&self) -> bool {
+        self.astray.load(Ordering::SeqCst)
+    }
+
     /// Whether none is on its way.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -114,20 +123,37 @@ impl CancelGate {
 
 /// One cancel on its way.
 #[derive(Debug)]
-pub struct CancelGuard(Arc<CancelGate>);
+pub struct CancelGuard {
+    gate: Arc<CancelGate>,
+    /// It was sent, and its arrival not seen.
+    under_way: AtomicBool,
+}
 
 impl CancelGuard {
     /// Whether it came when nothing of the client's ran.
     #[must_use]
     pub fn is_shut(&self) -> bool {
-        self.0.is_shut()
+        self.gate.is_shut()
+    }
+
+    /// The request may arrive from now on.
+    pub(super) fn sent(&self) {
+        self.under_way.store(true, Ordering::SeqCst);
+    }
+
+    /// It has.
+    pub(super) fn arrived(&self) {
+        self.under_way.store(false, Ordering::SeqCst);
     }
 }
 
 impl Drop for CancelGuard {
     fn drop(&mut self) {
-        if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.empty.notify_waiters();
+        if *self.under_way.get_mut() {
+            self.gate.astray.store(true, Ordering::SeqCst);
+        }
+        if self.gate.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.gate.empty.notify_waiters();
         }
     }
 }
@@ -200,6 +226,6 @@ impl Server {
     /// Whether it may be lent to somebody else as it is.
     #[must_use]
     pub fn clean(&self) -> bool {
-        self.upstream.idle()
+        self.upstream.idle() && !self.gate.astray()
     }
 }

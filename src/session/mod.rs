@@ -337,7 +337,7 @@ impl Session {
     }
 
     /// Whether the group that is open may go on elsewhere: it stands in no transaction block, nothing of it was bound or run, and
-    /// all of it was answered.
+    /// all of it was answered; and nothing keeps the session where it is.
     #[must_use]
     pub fn may_move(&self, up: &Upstream) -> bool {
         self.declares(up) && up.quiet()
@@ -351,7 +351,7 @@ impl Session {
 
     fn declares(&self, up: &Upstream) -> bool {
         let declares = self.in_group && self.declared_only && !self.group_failed;
-        declares && up.status() == TransactionStatus::Idle
+        declares && !self.pins.any() && up.status() == TransactionStatus::Idle
     }
 
     /// The group that is open goes on elsewhere; the server that had it was sent a Sync of ours.

@@ -73,6 +73,8 @@ pub struct Pins {
     /// Random numbers were seeded (`setseed`, `SET seed`): what `random()` gives next is on this server alone, and no question
     /// tells it. To the end of the session; the server is closed then.
     pub seed: bool,
+    /// The question about all this was not answered in time, and is still due.
+    pub unanswered: bool,
 }
 
 /// Settings by which functions are read when a process meets them first, and stay so (`do_compile` in `pl_comp.c`), with the value
@@ -110,7 +112,7 @@ impl Pins {
     }
 
     /// The names of all reasons, in the order of [`Pins::flags`].
-    pub const CAUSES: [&str; 14] = [
+    pub const CAUSES: [&str; 15] = [
         "temporary objects",
         "advisory locks",
         "WITH HOLD cursors",
@@ -125,6 +127,7 @@ impl Pins {
         "standard_conforming_strings off",
         "state in the server process",
         "seeded random numbers",
+        "a question that waits",
     ];
 
     /// Which of [`Pins::CAUSES`] hold.
@@ -145,6 +148,7 @@ impl Pins {
             self.sources,
             self.process,
             self.seed,
+            self.unanswered,
         ]
     }
 
@@ -159,6 +163,8 @@ impl Pins {
 pub struct Audit {
     /// One simple query.
     pub sql: String,
+    /// Why it is asked.
+    effects: Effects,
     /// Whether all settings are asked for, or those only that statements named.
     all: bool,
     /// Something may have been set that no question finds.
@@ -297,8 +303,12 @@ impl Session {
         }
     }
 
-    /// Forgets the effects of a unit that was refused before any of it was sent.
+    /// Forgets the effects of a unit that was refused before any of it was sent. Those of others, of which the question is still
+    /// due, are not told from them.
     pub fn forget_effects(&mut self) {
+        if self.pins.unanswered {
+            return;
+        }
         self.effects = Effects::NONE;
         self.touched.clear();
         self.resets = false;
@@ -357,10 +367,17 @@ impl Session {
                 self.ask_for(name);
             }
         }
-        let computed = (effects | std::mem::take(&mut self.effects)).any(Effects::COMPUTED_SETTING);
+        let effects = effects | std::mem::take(&mut self.effects);
+        let computed = effects.any(Effects::COMPUTED_SETTING);
         let starts = hidden || self.alters_starts;
         let sql = question(&self.touched, all, starts);
-        Some(Audit { sql, all, hidden, computed, starts })
+        Some(Audit { sql, effects, all, hidden, computed, starts })
+    }
+
+    /// There was no answer in time: the question stays due, and the session keeps its server.
+    pub fn unanswered(&mut self, audit: &Audit) {
+        self.effects |= audit.effects;
+        self.pins.unanswered = true;
     }
 
     /// Takes the server's answer. Returns what is applied on the server now; `None`: that is not known.
@@ -370,6 +387,7 @@ impl Session {
             actual.remove(&name.to_ascii_lowercase());
         }
         self.pins.computed_setting |= audit.computed;
+        self.pins.unanswered = false;
         let mut size = actual.size();
         for row in &answer.rows {
             match row.as_slice() {
@@ -442,6 +460,7 @@ impl Session {
                     sources: reads_sources_otherwise(&self.baseline),
                     seed: self.pins.seed,
                     sequence: self.effects.any(Effects::CURRVAL),
+                    unanswered: self.pins.unanswered,
                     ..Pins::default()
                 };
                 self.settings = Arc::clone(&self.baseline);

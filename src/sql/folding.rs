@@ -44,17 +44,18 @@ pub fn reads_sources(setting: &str) -> bool {
 /// may stand in a string, or by `set_config`.
 #[must_use]
 pub fn sets_folding(source: &str) -> bool {
-    sets(source, folds_constants)
+    sets(source, folds_constants, true)
 }
 
-/// What it may set inside of what is called.
+/// What it may set inside of what is called, by name.
 #[must_use]
 pub fn sets_inside(source: &str) -> Effects {
-    let effect = |some: fn(&str) -> bool, effect| if sets(source, some) { effect } else { Effects::NONE };
+    let effect = |some: fn(&str) -> bool, effect| if sets(source, some, false) { effect } else { Effects::NONE };
     effect(folds_constants, Effects::REFOLDS) | effect(reads_sources, Effects::REREADS)
 }
 
-fn sets(source: &str, some: fn(&str) -> bool) -> bool {
+/// `unnamed`: what a variable or an argument names, which is not known, counts.
+fn sets(source: &str, some: fn(&str) -> bool, unnamed: bool) -> bool {
     let text = source.to_ascii_lowercase();
     text.match_indices("set").any(|(at, _)| {
         let (before, behind) = (&text[..at], &text[at + 3..]);
@@ -66,8 +67,7 @@ fn sets(source: &str, some: fn(&str) -> bool) -> bool {
                 let Some(argument) = skip(behind).strip_prefix('(') else { return false };
                 let argument = skip(argument);
                 let name = argument.trim_start_matches('\'');
-                // What a variable or an argument names is not known.
-                name.len() == argument.len() || some(word(name))
+                if name.len() == argument.len() { unnamed } else { some(word(name)) }
             }
             None => assigns(behind, some),
         }
@@ -145,6 +145,7 @@ mod tests {
         check("SET plpgsql.no_such TO 1; SET TIME ZONE 3", Effects::SETS_INSIDE);
         check("select set_config('app.plpgsql', 'x', true)", Effects::NONE);
         check("update plpgsql set a = 1", Effects::NONE);
+        check("perform set_config(name, value, true)", Effects::NONE);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::NoTls;
 
-use crate::support::{Gateway, Raw, database, direct, query, sqlstate, startup};
+use crate::support::{Gateway, Raw, cluster, database, direct, eventually, query, sqlstate, startup};
 
 #[tokio::test]
 async fn only_the_right_statement_is_cancelled() {
@@ -113,7 +113,9 @@ async fn a_cancel_that_comes_after_the_answer_strikes_nothing() {
 #[test]
 fn late_cancels_and_short_time_outs_end_no_session() {
     let database = database("cancel_behind");
-    let gateway = Gateway::setup().pool("size = 2").weights(0, 0).start();
+    let log = "[log]\nlevel = \"info,pointsman::gateway::private=debug\"";
+    let gateway = Gateway::setup().pool("size = 2").weights(0, 0).more(log).start();
+    let hits = || gateway.log().matches("a question was hit").count();
     let cases: [&[&str]; 4] = [
         &["SET TimeZone = 'Asia/Tokyo'", "SET TimeZone = 'UTC'"],
         &["SELECT 1", "BEGIN", "SET LOCAL TimeZone = 'Asia/Tokyo'", "SELECT 2", "COMMIT"],
@@ -161,11 +163,80 @@ fn late_cancels_and_short_time_outs_end_no_session() {
             assert_eq!(failed, None, "{case:?}\n{}", gateway.log());
         });
     }
+    assert_ne!(hits(), 0, "no cancel request came between a statement and its answer");
     let mut client = Raw::log_in(gateway.port, "demo", &database);
-    client.ask("SET statement_timeout = 1");
+    assert_eq!(client.ask("SET statement_timeout = 1"), "");
     for n in 0..1000 {
         let zone = if n % 2 == 0 { "Asia/Tokyo" } else { "UTC" };
         let answer = client.ask(&format!("SET TimeZone = '{zone}'"));
         assert!(["", "57014"].contains(&&*answer), "{n}: {answer}");
+        if answer.is_empty() {
+            assert_eq!(client.ask("SHOW TimeZone"), zone);
+        }
     }
+    assert_eq!(client.ask("SHOW statement_timeout"), "1ms");
+    // What the question waits for is locked until it was hit: by the time-out, by a cancel request.
+    let mut watcher = Raw::log_in(cluster().primary().port(), "postgres", &database);
+    let mut hit_once = |client: &mut Raw, cancel: &[u8]| {
+        let mut admin = Raw::log_in(cluster().primary().port(), "postgres", &database);
+        assert_eq!(admin.ask("BEGIN; LOCK pg_cursors IN ACCESS EXCLUSIVE MODE"), "");
+        let before = hits();
+        client.send(&query("SET TimeZone = 'Europe/Berlin'"));
+        if !cancel.is_empty() {
+            let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'pg_cursors'::regclass AND NOT granted";
+            eventually("a question to wait", || watcher.ask(waits) == "1");
+            let mut raw = Raw::connect(gateway.port);
+            raw.send(cancel);
+            raw.rest();
+        }
+        eventually("a question to be hit", || hits() > before);
+        admin.ask("ROLLBACK");
+        assert_eq!(client.first(), "", "{}", gateway.log());
+        assert_eq!(client.ask("SHOW TimeZone"), "Europe/Berlin");
+    };
+    // Enough for the statement itself.
+    assert_eq!(client.ask("SET statement_timeout = '300ms'"), "");
+    hit_once(&mut client, b"");
+    assert_eq!(client.ask("SHOW statement_timeout"), "300ms");
+    let mut client = Raw::connect(gateway.port);
+    client.send(&startup(196_608, &[("user", "demo"), ("database", &*database)]));
+    let key = client.until(b'Z').into_iter().find(|(tag, _)| *tag == b'K').unwrap().1;
+    hit_once(&mut client, &[&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &key].concat());
+}
+
+/// A request that the gateway had sent and given up lay in the postmaster's queue, and struck who had the server by then.
+#[test]
+fn a_cancel_that_arrives_late_strikes_nobody_else() {
+    if direct() {
+        return;
+    }
+    let cluster = pointsman::demo::Cluster::builder().replicas(0).start(|_| {}).unwrap();
+    let gateway = Gateway::in_front_of(&cluster)
+        .pool("size = 1\nconnect_timeout = \"1s\"")
+        .main("tls = { mode = \"disable\" }")
+        .start();
+    let mut one = Raw::connect(gateway.port);
+    one.send(&startup(196_608, &[("user", "demo"), ("database", "demo")]));
+    let key = one.until(b'Z').into_iter().find(|(tag, _)| *tag == b'K').unwrap().1;
+    let mut two = Raw::log_in(gateway.port, "demo", "demo");
+    let mut watcher = Raw::log_in(cluster.primary().port(), "postgres", "demo");
+    let mut runs = |what: &str| {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()";
+        watcher.ask(&format!("{sql} AND query LIKE '%{what}%'")) == "1"
+    };
+    one.send(&query("SELECT pg_sleep(0.7) /* first */"));
+    eventually("the statement runs", || runs("/* first */"));
+    // The postmaster alone: its backends work on.
+    let postmaster = rustix::process::Pid::from_raw(i32::try_from(cluster.primary().pid().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(postmaster, rustix::process::Signal::STOP).unwrap();
+    let mut cancel = Raw::connect(gateway.port);
+    cancel.send(&[&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &key].concat());
+    assert_eq!(one.first(), "");
+    two.send(&query("SELECT 'two' FROM pg_sleep(1) /* second */"));
+    eventually("the request to be given up", || gateway.log().contains("could not be passed on"));
+    // On the server that the first had, were it lent to it; otherwise it waits for another.
+    let begun = Instant::now();
+    eventually("the second runs or waits", || runs("/* second */") || begun.elapsed() > Duration::from_millis(300));
+    rustix::process::kill_process(postmaster, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(two.first(), "two", "{}", gateway.log());
 }

@@ -26,6 +26,7 @@ mod peers;
 mod plans;
 mod pooling;
 mod process;
+mod questions;
 mod redefined;
 mod reload;
 mod replicas;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::SimpleQueryMessage::Row;
 
-use crate::support::{Gateway, Raw, database, direct, eventually, query, succeed, tool};
+use crate::support::{Gateway, Raw, database, direct, eventually, query, startup, succeed, tool};
 
 const WHERE: &str = "SELECT current_setting('cluster_name')";
 
@@ -462,6 +462,38 @@ async fn a_read_does_not_wait_for_a_replica_that_stands_still() {
         assert!(rows.iter().any(|row| matches!(row, Row(row) if row.get(0) == Some("primary"))), "{rows:?}");
     }
     uses(&gateway, "demo", "r1").await;
+}
+
+/// The request hangs as the replica does, which was answered by running the statement on the primary all the same.
+#[tokio::test]
+async fn a_read_that_was_cancelled_does_not_run_again() {
+    if direct() {
+        return;
+    }
+    let cluster = pointsman::demo::Cluster::builder().replicas(1).start(|_| {}).unwrap();
+    let replica = &cluster.replicas()[0];
+    let gateway = Gateway::in_front_of(&cluster).more("timeout = \"300ms\"").start();
+    uses(&gateway, "demo", "r1").await;
+    let mut client = Raw::connect(gateway.port);
+    client.send(&startup(196_608, &[("user", "demo"), ("database", "demo")]));
+    let key = client.until(b'Z').into_iter().find(|(tag, _)| *tag == b'K').unwrap().1;
+    for cancels in [true, false] {
+        client.send(&query("SELECT current_setting('cluster_name') /* hangs */ FROM pg_sleep(1)"));
+        let runs = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%/* hangs */%' \
+                    AND pid <> pg_backend_pid()";
+        eventually("it runs", || replica.psql("postgres", runs).unwrap().trim() == "1");
+        replica.freeze();
+        let mut cancel = Raw::connect(gateway.port);
+        if cancels {
+            cancel.send(&[&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &key].concat());
+        }
+        let answer = client.first();
+        replica.thaw();
+        assert_eq!(answer, if cancels { "57014" } else { "primary" }, "{}", gateway.log());
+        // Nor is what comes next struck.
+        assert_ne!(client.ask(WHERE), "57014");
+        uses(&gateway, "demo", "r1").await;
+    }
 }
 
 /// One that is out still when it has answered again: what the gateway asks of it behind the COMMIT costs no session.
