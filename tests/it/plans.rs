@@ -227,6 +227,80 @@ fn what_is_set_for_a_transaction_makes_constants_there_alone() {
     assert_eq!(one.first(), here);
 }
 
+/// Nor does a function that sets something for as long as it runs, whatever runs it: what it calls is planned for it alone.
+#[test]
+fn what_a_function_sets_makes_constants_there_alone() {
+    let database = database("plans_called");
+    let gateway = Gateway::setup().pool("size = 1\nquery_wait = \"5s\"").weights(0, 0).start();
+    let log_in = || Raw::log_in(gateway.port, "demo", &database);
+    let (mut one, mut other) = (log_in(), log_in());
+    let returns = "RETURNS text LANGUAGE plpgsql";
+    let local = "SET LOCAL TimeZone = 'Asia/Tokyo'";
+    for step in [
+        &*format!(
+            "CREATE FUNCTION tz() {returns} AS
+             $f$ BEGIN RETURN '2024-01-01 00:00'::timestamptz AT TIME ZONE 'UTC'; END $f$"
+        ),
+        &format!("CREATE FUNCTION clause() {returns} SET TimeZone = 'Asia/Tokyo' AS 'BEGIN RETURN tz(); END'"),
+        "CREATE FUNCTION by_sql() RETURNS text LANGUAGE sql STABLE SET TimeZone = 'Asia/Tokyo' AS 'SELECT tz()'",
+        &format!("CREATE FUNCTION local() {returns} AS $f$ BEGIN {local}; RETURN tz(); END $f$"),
+        &format!(
+            "CREATE FUNCTION remarked() {returns} AS
+             $f$ BEGIN set/* so */local -- that\n timezone = 'Asia/Tokyo'; RETURN tz(); END $f$"
+        ),
+        &format!("CREATE FUNCTION calls() {returns} STABLE AS 'BEGIN RETURN clause(); END'"),
+        &format!("CREATE FUNCTION exs(text) {returns} AS 'DECLARE r text; BEGIN EXECUTE $1 INTO r; RETURN r; END'"),
+        "CREATE PROCEDURE called() LANGUAGE plpgsql SET TimeZone = 'Asia/Tokyo' AS 'BEGIN PERFORM tz(); END'",
+        "CREATE VIEW seen AS SELECT clause()",
+        "CREATE TABLE tr (n text)",
+        &format!(
+            "CREATE FUNCTION fires() RETURNS trigger LANGUAGE plpgsql AS
+             $f$ BEGIN {local}; NEW.n = tz(); RETURN NEW; END $f$"
+        ),
+        "CREATE TRIGGER fires BEFORE INSERT ON tr FOR EACH ROW EXECUTE FUNCTION fires()",
+        "CREATE FUNCTION quiet() RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN 1; END'",
+    ] {
+        assert_eq!(one.ask(step), "", "{step}");
+    }
+    assert_eq!(one.ask("SET pointsman.trace = on"), "");
+    if !direct() {
+        eventually("the catalogue is read", || {
+            one.send(&query("SELECT quiet()"));
+            let told = |(tag, body): &(u8, Vec<u8>)| *tag == b'N' && String::from_utf8_lossy(body).contains(", reads:");
+            one.until(b'Z').iter().any(told)
+        });
+    }
+    drop(one);
+    let (here, there) = ("2024-01-01 00:00:00", "2023-12-31 15:00:00");
+    for (text, expected) in [
+        ("SELECT clause()", there),
+        ("SELECT by_sql()", there),
+        ("SELECT local()", there),
+        ("SELECT remarked()", there),
+        ("SELECT calls()", there),
+        ("SELECT exs('SELECT calls()')", there),
+        ("SELECT exs('SET LOCAL TimeZone = ''Asia/Tokyo''; SELECT tz()')", ""),
+        ("SELECT query_to_xml('SELECT calls()', true, true, '') IS NULL", "f"),
+        ("CALL called()", ""),
+        ("SELECT * FROM seen", there),
+        ("INSERT INTO tr VALUES ('') RETURNING n", there),
+        ("DO 'BEGIN PERFORM calls(); END'", ""),
+        ("DO $$BEGIN SET -- so\n LOCAL TimeZone = 'Asia/Tokyo'; PERFORM tz(); END$$", ""),
+    ] {
+        let mut one = log_in();
+        // It meets none of another's, either.
+        assert_eq!(other.ask("SELECT tz()"), here, "{text}");
+        let told = one.ask(text);
+        assert!(told == expected || expected.is_empty(), "{text}: {told}");
+        assert_eq!(other.ask("SELECT tz()"), here, "{text}");
+        // As the first that runs on a server.
+        let mut one = log_in();
+        assert_eq!(one.ask("SELECT pg_backend_pid() > 0; DISCARD PLANS"), "t", "{text}");
+        one.ask(text);
+        assert_eq!(other.ask("SELECT tz()"), here, "{text}, first of all");
+    }
+}
+
 /// A session with a server of its own keeps what it has prepared there, whatever it sets afterwards.
 #[test]
 fn sql_prepare_keeps_its_constants() {

@@ -17,6 +17,7 @@ holds must release. A burst sends steps of several clients at once, more than th
 import argparse
 import json
 import random
+import re
 import socket
 import sys
 import time
@@ -44,6 +45,8 @@ PID = " UNION ALL SELECT 'pid', pg_catalog.pg_backend_pid()::text"
 ALL = (" UNION ALL SELECT 'all settings', (SELECT pg_catalog.string_agg(name || '=' || setting, ';' ORDER BY name) FROM pg_catalog.pg_settings "
        "WHERE context IN ('user', 'superuser') AND name !~ '\\.' AND name NOT IN ('seed', 'transaction_isolation', 'transaction_read_only', 'transaction_deferrable'))")
 # A server keeps these for a session: it stays with it while one is there.
+# What lets notifications go.
+NOTIFIES = re.compile("notify|commit|'end|burst", re.IGNORECASE)
 HOLDING = {"prepared", "temporary", "lock", "cursor", "sources"}
 ROUTINES = """
     CREATE FUNCTION public.sets(v text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
@@ -222,6 +225,9 @@ class Run:
 
     def quiet(self):
         """Nobody is told anything unasked; what was notified is the same."""
+        if self.history and NOTIFIES.search(str(self.history[-1])):
+            # Servers, too, tell of it a moment later, and a client that has begun a transaction by then is told at its end.
+            time.sleep(0.03)
         for pair in self.pairs:
             said = [side.quiet() for side in pair.sides]
             if said[0] != said[1]:
