@@ -169,7 +169,7 @@ pub(super) fn close(
         if row.kind == 'a' {
             unnamed.assignments = unnamed.assignments.max(conduct);
         }
-        if conduct == Conduct::Harmless {
+        if conduct == Conduct::Harmless && !outcome.effects.any(Effects::SETS_INSIDE) {
             continue;
         }
         let mut mention = Mention::default();
@@ -277,7 +277,7 @@ fn function(graph: &mut Graph, row: &DefinitionRow, [named, cast]: [&Named<'_>; 
             graph.outcomes[place] = PROCESS;
         }
         graph.does(thing, Outcome { effects: Effects::RUNS_TEXT, ..Outcome::default() });
-        if row.detail.contains('s') {
+        if row.detail.contains('g') {
             graph.does(thing, Outcome { effects: Effects::SETS_INSIDE, ..Outcome::default() });
         }
         if row.detail.contains('a') {

@@ -48,7 +48,7 @@ pub struct DefinitionRow {
     /// For `f`, letters: the volatility (`i`, `s`, `v`); `c` where it is written in C; `x` where its source tells nothing
     /// (other languages, too much source); `p` where it may keep state in the process: in C and of no extension, or in a
     /// language whose dictionary for a session's functions it names; `a` where it has the name of a function that takes an advisory
-    /// lock, in a string or not; `s` where it has SET clauses; `r` where it takes one row, and so may be called as that
+    /// lock, in a string or not; `g` where it has SET clauses; `r` where it takes one row, and so may be called as that
     /// row's attribute. Otherwise the function that is called, as in [`RelationRow::detail`].
     pub detail: String,
     /// For `f`, with neither `c` nor `x`: its arguments, its result, a SET LOCAL for each SET clause (the value is not told) and its body, with
@@ -200,7 +200,7 @@ SELECT 'f', p.oid::text, n.nspname::text, p.proname::text,
         WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e') THEN 'p' END
       WHEN p.lanname NOT IN ('internal', 'sql', 'plpgsql') AND p.prosrc ~ '\\m(_SHARED|[GS]D|globalThis|global|upvar)\\M' THEN 'p' END,
     CASE WHEN p.lanname NOT IN ('internal', 'c') AND p.prosrc ~* 'pg_(try_)?advisory_(xact_)?lock' THEN 'a' END,
-    CASE WHEN p.proconfig IS NOT NULL THEN 's' END),
+    CASE WHEN p.proconfig IS NOT NULL THEN 'g' END),
   CASE WHEN p.prokind = 'a' THEN pg_catalog.concat_ws(' ', p.aggtransfn, p.aggfinalfn, p.aggcombinefn, p.aggserialfn,
       p.aggdeserialfn, p.aggmtransfn, p.aggminvtransfn, p.aggmfinalfn)
     WHEN p.told THEN pg_catalog.concat(pg_catalog.pg_get_function_arguments(p.oid), ';',

@@ -69,7 +69,7 @@ pub struct Prepared {
     /// That is not known: something ahead of its Parse may have set another thing.
     unsettled: bool,
     /// What the server told of that.
-    told: OnceLock<Under>,
+    told: OnceLock<Box<Under>>,
     /// Whether they matter.
     constant: bool,
     /// A literal of it may stand for the moment of its Parse: each Parse makes one anew.
@@ -300,11 +300,11 @@ impl Prepared {
     /// Its server has told what it was read under.
     pub fn settle(&self, settings: &Settings) {
         let reading = Reading { settings: Some(settings), ..Reading::default() };
-        self.told.get_or_init(|| Under::new(reading, self.constant));
+        self.told.get_or_init(|| Box::new(Under::new(reading, self.constant)));
     }
 
     fn under(&self) -> &Under {
-        self.told.get().unwrap_or(&self.under)
+        self.told.get().map_or(&self.under, |told| told)
     }
 
     /// Whether a Parse under `settings` would give its constants another meaning.
