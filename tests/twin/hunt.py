@@ -87,6 +87,8 @@ class Pair:
         self.must_probe = False
         # Its transactions may be READ ONLY without saying so.
         self.reads_only = False
+        # Its transaction has an UNLISTEN, which a server process takes for nothing only where none has ever listened.
+        self.unlistened = False
 
     @property
     def status(self):
@@ -429,7 +431,10 @@ class Run:
         return ["step", pair.number, draw.release(pair.status, () if pair.sticky else pair.state)]
 
     def may(self, pair, step):
-        """Whether a step begins no transaction that is READ ONLY and has its first statement in the same step."""
+        """Whether a step begins no transaction that is READ ONLY and has its first statement in the same step, and asks for nothing
+        that hangs on what a server process did for others."""
+        if pair.unlistened and pair.status != "I" and "PREPARE TRANSACTION" in str(step):
+            return False
         if not pair.reads_only or "read-only" in self.flags:
             return True
         ops = step.get("ops", ())
@@ -462,6 +467,7 @@ class Run:
             self.then = [["probe", p.number, False] for p in ready if rng.random() < 0.3]
             return ["burst", 0, steps]
         step = draw.step(pair.number, pair.status, lambda s: self.may(pair, s))
+        pair.unlistened = pair.unlistened and pair.status != "I" or "UNLISTEN" in str(step)
         if "PREPARE TRANSACTION" in str(step):
             # Its locks would be in the way of the client itself.
             self.then = [["step", pair.number, {"sql": f"{rng.choice(['COMMIT', 'ROLLBACK'])} PREPARED 'twin {pair.number} {wire.SIDE}'"}]]
