@@ -166,15 +166,20 @@ fn late_cancels_and_short_time_outs_end_no_session() {
     assert_ne!(hits(), 0, "no cancel request came between a statement and its answer");
     let mut client = Raw::log_in(gateway.port, "demo", &database);
     assert_eq!(client.ask("SET statement_timeout = 1"), "");
+    // A millisecond may be too short for any statement.
+    let ask = |client: &mut Raw, text: &str| {
+        let mut told = (0..1000).map(|_| client.ask(text));
+        told.find(|told| told != "57014").unwrap_or_default()
+    };
     for n in 0..1000 {
         let zone = if n % 2 == 0 { "Asia/Tokyo" } else { "UTC" };
         let answer = client.ask(&format!("SET TimeZone = '{zone}'"));
         assert!(["", "57014"].contains(&&*answer), "{n}: {answer}");
         if answer.is_empty() {
-            assert_eq!(client.ask("SHOW TimeZone"), zone);
+            assert_eq!(ask(&mut client, "SHOW TimeZone"), zone);
         }
     }
-    assert_eq!(client.ask("SHOW statement_timeout"), "1ms");
+    assert_eq!(ask(&mut client, "SHOW statement_timeout"), "1ms");
     // What the question waits for is locked until it was hit: by the time-out, by a cancel request.
     let mut watcher = Raw::log_in(cluster().primary().port(), "postgres", &database);
     let mut hit_once = |client: &mut Raw, cancel: &[u8]| {
@@ -195,7 +200,7 @@ fn late_cancels_and_short_time_outs_end_no_session() {
         assert_eq!(client.ask("SHOW TimeZone"), "Europe/Berlin");
     };
     // Enough for the statement itself.
-    assert_eq!(client.ask("SET statement_timeout = '300ms'"), "");
+    assert_eq!(ask(&mut client, "SET statement_timeout = '300ms'"), "");
     hit_once(&mut client, b"");
     assert_eq!(client.ask("SHOW statement_timeout"), "300ms");
     let mut client = Raw::connect(gateway.port);
