@@ -216,7 +216,14 @@ fn a_promotion_is_believed() {
 
     // The primary dies; the first replica is promoted; the second follows it.
     let mut before = rig.wrote(0);
-    eventually("the position is known", || before.required(topology, 0) != Requirement::Primary);
+    let mut written = None;
+    eventually("the position is known", || {
+        written = position(&mut before, topology);
+        before.required(topology, 0) != Requirement::Primary
+    });
+    // One that was ahead of the other could not follow it.
+    let has = |node: usize| written.is_none_or(|wanted| rig.node(node).has_replayed(wanted));
+    eventually("both replicas have it", || has(1) && has(2));
     rig.servers.nodes()[0].stop_at_once().unwrap();
     eventually("the primary is out", || rig.node(0).standing() == Standing::Ejected);
     rig.servers.promote(1).unwrap();
