@@ -208,24 +208,11 @@ impl Kind {
     /// `pquery.c`).
     #[must_use]
     pub const fn takes_snapshot(self) -> bool {
-        matches!(
-            self,
-            Self::Select
-                | Self::Insert
-                | Self::Update
-                | Self::Delete
-                | Self::Merge
-                | Self::Values
-                | Self::CopyIn
-                | Self::CopyOut
-                | Self::Call
-                | Self::Do
-                | Self::Explain
-                | Self::Prepare
-                | Self::Execute
-                | Self::Declare
-                | Self::Ddl
-        )
+        self.is_read_under_snapshot()
+            || matches!(
+                self,
+                Self::CopyIn | Self::CopyOut | Self::Call | Self::Do | Self::Prepare | Self::Execute | Self::Ddl
+            )
     }
 
     /// Whether it takes one even to prepare such a statement (`analyze_requires_snapshot` in `analyze.c`).
