@@ -90,21 +90,33 @@ fn run(name: &str, values: &[&str]) -> Vec<u8> {
     [bind, message(b'E', &[0; 5])].concat()
 }
 
+/// A primary and a replica that have a table of tenants.
+fn with_tenants() -> pointsman::demo::Cluster {
+    let cluster = pointsman::demo::Cluster::builder().replicas(1).start(|_| {}).unwrap();
+    let table = "SET ROLE demo; CREATE TABLE t AS SELECT 'none' AS tenant_id";
+    cluster.primary().psql("demo", table).unwrap();
+    cluster.wait_replayed().unwrap();
+    cluster
+}
+
+/// A gateway whose policy makes the tenant a consistency key.
+fn routed_by_tenant(cluster: &pointsman::demo::Cluster) -> Gateway<'_> {
+    Gateway::in_front_of(cluster)
+        .more(crate::support::POLICIES)
+        .bytes("policies/tenant-router.wasm", POLICY)
+        .bytes("policies/tenant-router.toml", b"columns = [\"tenant_id\"]\ndefault = \"main\"\nconsistency = true\n")
+        .start()
+}
+
 /// A server that a session has already is left for one that will do, as soon as nothing holds the session there.
 #[test]
 fn a_read_leaves_the_replica_that_lacks_what_it_must_see() {
     if direct() {
         return;
     }
-    let cluster = pointsman::demo::Cluster::builder().replicas(1).start(|_| {}).unwrap();
-    let (primary, replica) = (cluster.primary(), &cluster.replicas()[0]);
-    primary.psql("demo", "SET ROLE demo; CREATE TABLE t AS SELECT 'none' AS tenant_id").unwrap();
-    cluster.wait_replayed().unwrap();
-    let gateway = Gateway::in_front_of(&cluster)
-        .more(crate::support::POLICIES)
-        .bytes("policies/tenant-router.wasm", POLICY)
-        .bytes("policies/tenant-router.toml", b"columns = [\"tenant_id\"]\ndefault = \"main\"\nconsistency = true\n")
-        .start();
+    let cluster = with_tenants();
+    let replica = &cluster.replicas()[0];
+    let gateway = routed_by_tenant(&cluster);
     let log_in = || Raw::log_in(gateway.port, "demo", "demo");
     let [mut writer, mut block, mut kept] = [(); 3].map(|()| log_in());
     for tenant in ["acme", "globex"] {
@@ -193,15 +205,9 @@ fn what_is_too_long_to_be_understood_counts_for_every_key() {
     if direct() {
         return;
     }
-    let cluster = pointsman::demo::Cluster::builder().replicas(1).start(|_| {}).unwrap();
-    let (primary, replica) = (cluster.primary(), &cluster.replicas()[0]);
-    primary.psql("demo", "SET ROLE demo; CREATE TABLE t AS SELECT 'none' AS tenant_id").unwrap();
-    cluster.wait_replayed().unwrap();
-    let gateway = Gateway::in_front_of(&cluster)
-        .more(crate::support::POLICIES)
-        .bytes("policies/tenant-router.wasm", POLICY)
-        .bytes("policies/tenant-router.toml", b"columns = [\"tenant_id\"]\ndefault = \"main\"\nconsistency = true\n")
-        .start();
+    let cluster = with_tenants();
+    let replica = &cluster.replicas()[0];
+    let gateway = routed_by_tenant(&cluster);
     let [mut writer, mut reader] = [(); 2].map(|()| Raw::log_in(gateway.port, "demo", "demo"));
     assert_eq!(writer.ask("SET pointsman.tenant = 'umb'"), "");
     let long = format!("INSERT INTO t VALUES ('umb'), ('{}')", "y".repeat(1_200_000));
