@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::drive::{Conversation, End, cancelled, overdue};
+use super::drive::{Conversation, End};
 use super::io;
 use super::login::connect_refusal;
 use super::private::PrivateError;
@@ -189,4 +189,22 @@ async fn client_gone(client: &mut Stream, session: &mut Session, half_closed: &m
     if !broken.await {
         net::sleep(FINISH).await;
     }
+}
+
+/// What a statement is answered that was cancelled before a server could say so.
+pub(super) fn cancelled() -> ErrorReply {
+    ErrorReply::error("57014", "canceling statement due to user request")
+}
+
+/// What a client is told that will send no more and whose answer takes too long.
+pub(super) fn overdue(may_have_written: bool) -> ErrorReply {
+    let (sqlstate, hint) = if may_have_written {
+        (
+            "08007",
+            "Whether the statement in flight takes effect is not known. Keep the connection open until it has ended.",
+        )
+    } else {
+        ("57014", "Keep the connection open in both directions until the answer has come.")
+    };
+    ErrorReply::fatal(sqlstate, "the answer took too long for a client that will send no more").hint(hint)
 }

@@ -15,6 +15,7 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::cancel::Handle;
+use super::checkout::{cancelled, overdue};
 use super::context::Context;
 use super::home::{self, Home};
 use super::listen::Ear;
@@ -590,22 +591,4 @@ impl Conversation {
         let as_it_should = fails && answer.status == TransactionStatus::Failed;
         Ok(private::error_of(&answer).filter(|_| !as_it_should))
     }
-}
-
-/// What a statement is answered that was cancelled before a server could say so.
-pub(super) fn cancelled() -> ErrorReply {
-    ErrorReply::error("57014", "canceling statement due to user request")
-}
-
-/// What a client is told that will send no more and whose answer takes too long.
-pub(super) fn overdue(may_have_written: bool) -> ErrorReply {
-    let (sqlstate, hint) = if may_have_written {
-        (
-            "08007",
-            "Whether the statement in flight takes effect is not known. Keep the connection open until it has ended.",
-        )
-    } else {
-        ("57014", "Keep the connection open in both directions until the answer has come.")
-    };
-    ErrorReply::fatal(sqlstate, "the answer took too long for a client that will send no more").hint(hint)
 }

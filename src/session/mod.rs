@@ -22,6 +22,7 @@ mod parts;
 mod pull;
 mod questions;
 mod reading;
+mod refusing;
 mod restore;
 mod starts;
 mod state;
