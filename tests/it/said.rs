@@ -176,6 +176,9 @@ fn no_lock_is_taken_on_a_replica_by_what_is_said() {
             begin(&query("SELECT adv FROM vadv")) == ("t".to_owned(), "0A000".to_owned())
         });
     }
+    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let mut straight = Raw::log_in(gateway.cluster.primary().port(), "demo", &database);
     let sql = |text: &str| query(text);
     for (step, shown) in [
         "SELECT query_to_xml('SELECT pg_advisory_lock(7)', true, true, '')",
@@ -199,6 +202,7 @@ fn no_lock_is_taken_on_a_replica_by_what_is_said() {
         owner.send(&step);
         let answer = owner.first();
         assert!(answer.len() != 5 || answer == "false", "{shown}: {answer}");
+        assert_ne!(straight.ask(locks), "0", "{shown}: it is taken on the primary");
         owner.ask("ROLLBACK");
         owner.ask("SELECT pg_advisory_unlock_all()");
     }
