@@ -260,6 +260,11 @@ impl Handle {
         (work.resting, work.cancelled) = (false, false);
     }
 
+    /// Whether a cancel request came since the server began to work; told once.
+    pub(super) fn struck(&self) -> bool {
+        std::mem::take(&mut self.work.lock().cancelled)
+    }
+
     /// The client is told this status, or will be.
     #[inline]
     pub(super) fn shows(&self, status: TransactionStatus) {

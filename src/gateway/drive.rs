@@ -90,6 +90,8 @@ pub(super) struct Conversation {
     pub(super) shown: bool,
     /// Units went to the server held behind one that may have left state there: that was not asked about yet.
     pub(super) unasked: bool,
+    /// The unit at hand waits until the replica held can be asked what it has of the session.
+    pub(super) waits_to_leave: bool,
     /// The servers that it had, and what it left there.
     pub(super) home: Home,
     /// There while the session wants to be told of its statements' ways.
@@ -159,6 +161,7 @@ impl Conversation {
             ear: None,
             shown: false,
             unasked: false,
+            waits_to_leave: false,
             home: Home::new(id),
             trace: None,
         });
@@ -237,6 +240,7 @@ impl Conversation {
     }
 
     async fn unit(&mut self) -> Result<(), End> {
+        let again = std::mem::take(&mut self.waits_to_leave);
         // It may want another server than the one that it was left, which is tried first.
         let mut tried = None;
         if self.lingers.is_some() && (self.session.sets_custom() || self.session.gives("temp_buffers")) {
@@ -297,6 +301,9 @@ impl Conversation {
             Box::pin(self.account.cluster.vacated.unread(&route.vacates)).await;
         }
         if self.held.is_some() {
+            if self.session.pins.unanswered && self.waits_to_leave(&decided, again) {
+                return Ok(());
+            }
             self.rerun.disarm();
             if let Some(unit) = tried {
                 self.rerun.arm(&unit, Fault::Process);

@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: getting a server (`checkout`), letting go of one (`settle`).
 
+use super::checkout::cancelled;
 use super::drive::{Conversation, End};
 use super::route::Route;
 use super::{doubted, home, io, private, written};
@@ -155,6 +156,32 @@ impl Conversation {
             Err(reply) => self.refuse_on_server(reply),
         }
         Ok(())
+    }
+
+    /// Whether the unit at hand cannot run here, and the server was kept only until it can be asked what it has of the session: then
+    /// it is asked at once, again and again, and the unit waits.
+    pub(super) fn waits_to_leave(&mut self, decided: &Result<Route, ErrorReply>, again: bool) -> bool {
+        let (Some(lent), Ok(route)) = (&self.held, decided) else { return false };
+        if !(self.settled && self.session.pins.unanswered) || self.account.mode == PoolMode::Session {
+            return false;
+        }
+        let node = &lent.pool().node;
+        let needs_primary = || route.writes || route.useless.is_some() || self.session.begins_block();
+        let fits = route.shard == node.shard && (route.admits(node) || !needs_primary());
+        if fits && !self.is_behind(route) {
+            return false;
+        }
+        if again && self.handle.struck() {
+            self.refuse_on_server(cancelled());
+            return true;
+        }
+        if !again {
+            self.handle.works();
+        }
+        self.asks_again = None;
+        self.settled = false;
+        self.waits_to_leave = true;
+        true
     }
 
     /// What a question came to; `Some`: the unit is done with.

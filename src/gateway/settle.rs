@@ -188,7 +188,9 @@ impl Conversation {
         self.lingers = None;
         self.chain = None;
         self.shown = false;
-        self.handle.rests();
+        if self.handle.rests() && self.waits_to_leave {
+            self.rerun.cancel();
+        }
         if let Some(lent) = self.held.take() {
             self.home.leaves(&lent);
             if !lent.upstream.spoiled {

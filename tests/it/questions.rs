@@ -1,9 +1,10 @@
 //! The question about a session's state comes between a statement and its answer: what the statement itself would not meet must not
 //! show in it.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Gateway, Raw, cluster, database, eventually};
+use crate::support::{Gateway, Raw, cluster, database, direct, eventually, query, startup};
 
 /// Locks a catalogue of `database` that no SET touches, past the gateway, until it ends.
 fn lock_catalogues(database: &str) -> Raw {
@@ -92,4 +93,63 @@ fn deferrable_by_default() {
         assert_eq!(client.ask(show), expected);
     }
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+/// It kept the session on a replica, on which what came next was run, whatever it was: a write failed (25006).
+#[test]
+fn what_a_replica_cannot_do_waits_for_its_question() {
+    if direct() {
+        return;
+    }
+    let database = database("question_replica");
+    let gateway = Gateway::setup().pool("size = 2").weights(1, 0).start();
+    let mut client = Raw::connect(gateway.port);
+    client.send(&startup(196_608, &[("user", "demo"), ("database", &database)]));
+    let (_, key) = client.until(b'Z').into_iter().find(|(tag, _)| *tag == b'K').unwrap();
+    assert_eq!(client.ask("CREATE TABLE t (a int)"), "");
+    let mut other = Raw::log_in(gateway.port, "demo", &database);
+    let kept = || gateway.status().to_string().contains("a question that waits");
+    let keep = |client: &mut Raw| {
+        let admin = lock_catalogues(&database);
+        // A replica locks them as well once something was committed behind that.
+        let flush = "SELECT pg_logical_emit_message(true, '', '')";
+        cluster().primary().psql("postgres", flush).unwrap();
+        eventually("the server to be kept", || {
+            assert_eq!(client.ask("SET work_mem = '5MB'"), "");
+            kept()
+        });
+        // Reads that it may answer go on.
+        assert_eq!(client.ask("SHOW work_mem"), "5MB");
+        admin
+    };
+    for (step, told) in [
+        ("CREATE TEMP TABLE mine (a int)", ""),
+        ("INSERT INTO t VALUES (1) RETURNING a", "1"),
+        ("BEGIN", ""),
+        ("SELECT pg_advisory_lock(1)", ""),
+    ] {
+        let mut admin = keep(&mut client);
+        let releases = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(2500));
+            admin.ask("ROLLBACK")
+        });
+        assert_eq!(client.ask(step), told, "{step}\n{}", gateway.log());
+        assert_eq!(releases.join().unwrap(), "");
+        assert_eq!(client.ask("SELECT pg_is_in_recovery()"), "f", "{step}");
+        assert_eq!(client.ask("SHOW work_mem"), "5MB");
+        for step in ["ROLLBACK", "DISCARD TEMP", "SELECT pg_advisory_unlock_all()"] {
+            assert_eq!(client.ask(step), "", "{step}");
+        }
+        assert_eq!(other.ask("SHOW work_mem"), "4MB");
+    }
+    // What waits can be cancelled.
+    let mut admin = keep(&mut client);
+    client.send(&query("INSERT INTO t VALUES (2)"));
+    let begun = Instant::now();
+    thread::sleep(Duration::from_millis(200));
+    Raw::connect(gateway.port).send(&[&[0, 0, 0, 16], &80_877_102_u32.to_be_bytes(), &*key].concat());
+    assert_eq!(client.first(), "57014");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(admin.ask("ROLLBACK"), "");
+    assert_eq!(client.ask("SELECT sum(a) FROM t"), "1");
 }
