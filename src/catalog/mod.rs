@@ -28,7 +28,9 @@ mod screen;
 mod starts;
 
 pub use emptied::emptied_databases;
-pub use queries::{DEFINITIONS_SQL, DefinitionRow, FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL, RelationRow};
+pub use queries::{
+    COLUMNS_SQL, DEFINITIONS_SQL, DefinitionRow, FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL, RelationRow,
+};
 pub use redefinition::redefines;
 pub use starts::alters_starts;
 

@@ -225,3 +225,10 @@ UNION ALL
 SELECT 'e', '0', '', '', f.callee, '' FROM pg_catalog.pg_event_trigger e JOIN matters f ON f.func = e.evtfoid
   WHERE e.evtenabled <> 'D'"
 );
+
+/// Query for one row of one text, or none: a number made of the types of all columns. It changes when a relation that is not
+/// temporary comes, goes, or has its columns changed.
+pub const COLUMNS_SQL: &str = "\
+SELECT pg_catalog.sum(pg_catalog.hashint8extended((a.attrelid::bigint << 16) + a.attnum, a.atttypid::bigint))::text
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+WHERE c.oid >= 16384 AND c.relpersistence <> 't' AND a.attnum > 0 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c')";

@@ -54,6 +54,10 @@ impl Source for Cluster {
         Cluster::definitions(self)
     }
 
+    fn schema_changed(&self) {
+        Self::schema_changed(self);
+    }
+
     fn vacated(&self) -> &Vacated {
         &self.vacated
     }

@@ -14,7 +14,8 @@ use tokio::sync::Notify;
 use super::Source;
 use super::link::{Asked, Link};
 use crate::catalog::{
-    Catalog, DEFINITIONS_SQL, DefinitionRow, Definitions, FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL, RelationRow,
+    COLUMNS_SQL, Catalog, DEFINITIONS_SQL, DefinitionRow, Definitions, FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL,
+    RelationRow,
 };
 use crate::topology::{Role, Standing, Topology};
 use crate::upstream::Column;
@@ -40,6 +41,8 @@ struct Reading {
     retry: Option<(Instant, Duration)>,
     /// Of the rows: a catalogue that says the same keeps its number, and with it what was concluded from it.
     digest: [u8; 32],
+    /// What was said of all columns.
+    columns: Option<String>,
 }
 
 impl Reading {
@@ -58,6 +61,11 @@ impl Reading {
         let wait = self.retry.map_or(RETRY, |(_, wait)| (wait * 2).min(STALE));
         self.retry = Some((now + wait, wait));
         wait
+    }
+
+    /// Returns whether the columns differ from those read before.
+    fn told_columns(&mut self, columns: String) -> bool {
+        self.columns.replace(columns).zip(self.columns.as_ref()).is_some_and(|(was, now)| was != *now)
     }
 
     /// Returns whether the rows differ from those read before.
@@ -101,9 +109,15 @@ async fn read(
 ) {
     let started = Instant::now();
     match ask(source, dbname, worker).await {
-        Ok(rows) => {
+        Ok(mut rows) => {
+            let mut definitions = definitions;
+            if reading.told_columns(std::mem::take(&mut rows.columns)) {
+                // Perhaps by DDL that passed by here.
+                source.schema_changed();
+                definitions.all += 1;
+            }
             if reading.succeeded(started, definitions, rows.digest()) {
-                let Rows { functions, defined, relations } = rows;
+                let Rows { functions, defined, relations, .. } = rows;
                 tracing::debug!(
                     cluster = source.name(),
                     dbname,
@@ -153,6 +167,7 @@ struct Rows {
     functions: Vec<FunctionRow>,
     defined: Vec<DefinitionRow>,
     relations: Vec<RelationRow>,
+    columns: String,
 }
 
 impl Rows {
@@ -184,19 +199,20 @@ fn digest(kind: u8, fields: &[&str]) -> [u8; 32] {
 
 async fn ask(source: &dyn Source, dbname: &str, worker: usize) -> Result<Rows, Unread> {
     let Some(node) = best_node(source.topology()) else { return Err(Unread::Failed("no node answers".to_owned())) };
-    let queries = [FUNCTIONS_SQL, DEFINITIONS_SQL, RELATIONS_SQL];
+    let queries = [FUNCTIONS_SQL, DEFINITIONS_SQL, RELATIONS_SQL, COLUMNS_SQL];
     let mut link = Link::new(worker);
     let asked = link.ask(source, node, Some(dbname), &queries, TIMEOUT).await;
     link.close().await;
     match asked {
         Asked::Answers(answers) => {
-            let [functions, defined, relations] = answers.as_slice() else {
+            let [functions, defined, relations, columns] = answers.as_slice() else {
                 return Err(Unread::Failed("an answer is missing".to_owned()));
             };
             Ok(Rows {
                 functions: functions.rows.iter().filter_map(|row| function(row)).collect(),
                 defined: defined.rows.iter().filter_map(|row| definition(row)).collect(),
                 relations: relations.rows.iter().filter_map(|row| relation(row)).collect(),
+                columns: columns.rows.iter().flatten().flatten().cloned().collect(),
             })
         }
         Asked::NoDatabase => Err(Unread::Gone),

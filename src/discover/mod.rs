@@ -60,6 +60,9 @@ pub trait Source: Send + Sync + 'static {
     /// Changes when a statement may have changed what the catalogues hold.
     fn definitions(&self) -> Definitions;
 
+    /// A schema has changed that nobody told of; that counts as one definition more.
+    fn schema_changed(&self);
+
     /// The databases that are left alone now.
     fn vacated(&self) -> &Vacated;
 

@@ -290,6 +290,20 @@ fn without_an_account_connections_are_borrowed_and_catalogues_are_read() {
     cluster.schema_changed();
     eventually("the change is found", || account.catalog().generation() > first);
 
+    // What was changed past the gateway counts as DDL, once; what only its session sees does not.
+    let counts = |step: &str, expected: u64| {
+        let known = cluster.schema();
+        primary.psql("demo", step).unwrap();
+        cluster.schema_changed();
+        eventually("the change is found, if it is one", || cluster.schema() >= known + expected);
+        std::thread::sleep(Duration::from_millis(1500));
+        assert_eq!(cluster.schema(), known + expected, "{step}");
+    };
+    counts("CREATE TABLE changing (n int)", 2);
+    counts("ALTER TABLE changing ALTER n TYPE bigint", 2);
+    counts("CREATE TEMP TABLE changing (n text)", 1);
+    counts("INSERT INTO changing VALUES (1)", 1);
+
     // A serializable client's connection can be borrowed all the same.
     primary.psql("postgres", "ALTER ROLE demo SET default_transaction_isolation = 'serializable'").unwrap();
     for pool in account.pools() {

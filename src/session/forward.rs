@@ -125,7 +125,8 @@ impl Session {
                 }
                 What::Parse { statement, .. } => {
                     rewrite.flush(&self.input, up);
-                    self.parse_named(up, &frame, statement);
+                    let told = matches!(ops.as_slice().first(), Some(Op { what: What::DescribeStatement { .. }, .. }));
+                    self.parse_named(up, &frame, statement, told);
                 }
                 What::RefusedParse(reply) => {
                     rewrite.flush(&self.input, up);
@@ -302,7 +303,8 @@ impl Session {
         frontend::target(&self.input[frame.clone()]).map_or_else(|_| [].into(), |target| target.name.into())
     }
 
-    fn parse_named(&mut self, up: &mut Upstream, frame: &std::ops::Range<usize>, statement: Arc<Prepared>) {
+    /// `told`: the client asks at once what the statement is like.
+    fn parse_named(&mut self, up: &mut Upstream, frame: &std::ops::Range<usize>, statement: Arc<Prepared>, told: bool) {
         let name: Box<[u8]> = match frontend::parse(&self.input[frame.clone()]) {
             Ok(parse) => parse.name.into(),
             Err(_) => return,
@@ -316,6 +318,13 @@ impl Session {
         // Held, but perhaps no longer valid: only the server can say what a Parse would say now.
         let held = up.prepared.touch(statement.id);
         self.prepare(up, &statement, held, Some(name), Show::Pass);
+        if !told && statement.leaves_types_open() {
+            // The types that the client left open are the server's to choose, once.
+            let mut name = Vec::with_capacity(24);
+            statement.id.write_name(&mut name);
+            frontend::write_target(&mut up.output, b'D', b'S', &name);
+            up.expect(Expected::Types(Arc::clone(&statement)), self);
+        }
         if statement.can_be_settled() {
             self.ask_what_it_is_read_under(up, statement);
         }

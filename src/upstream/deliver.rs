@@ -167,7 +167,7 @@ impl Upstream {
     fn needed(&self, header: Header, frame: &[u8]) -> (usize, bool) {
         match header.tag {
             b'T' | b't' if header.len <= DESCRIPTION_LIMIT && self.describes() => (header.len, false),
-            b'N' | b'T' if self.hides() => (header.len, false),
+            b'N' | b'T' | b't' if self.hides() => (header.len, false),
             // The contents do not matter and may be large.
             b'T' | b't' | b'V' | b'N' | b'G' | b'H' | b'W' => (HEADER_LEN, true),
             b'E' if header.len <= OUTDATED_LIMIT => (header.len, false),
@@ -188,7 +188,12 @@ impl Upstream {
     /// statement, or did not ask at all.
     fn hides(&self) -> bool {
         match self.expected.front() {
-            Some(Expected::Parse { show: Show::Hide, .. } | Expected::Own(_) | Expected::Reading { .. }) => true,
+            Some(
+                Expected::Parse { show: Show::Hide, .. }
+                | Expected::Own(_)
+                | Expected::Reading { .. }
+                | Expected::Types(_),
+            ) => true,
             Some(Expected::Amended(amended)) => amended.hides(),
             _ => false,
         }
@@ -247,6 +252,16 @@ impl Upstream {
                     statement.learn_types(frame);
                 }
                 Ok(Verdict::Keep)
+            }
+            (b't', Some(Expected::Types(statement))) => {
+                if frame.len() == header.len {
+                    statement.learn_types(frame);
+                }
+                Ok(Verdict::Drop)
+            }
+            (b'T' | b'n', Some(Expected::Types(_))) => {
+                self.expected.pop_front();
+                Ok(Verdict::Drop)
             }
             (b'T', Some(Expected::Describe { of })) => {
                 if let Some(statement) = of.as_ref().filter(|_| frame.len() == header.len) {

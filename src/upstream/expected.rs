@@ -108,6 +108,8 @@ pub enum Expected {
         /// The settings asked for.
         asked: Box<[&'static str]>,
     },
+    /// The same, of a Describe of this statement: ParameterDescription, then RowDescription or NoData.
+    Types(Arc<Prepared>),
     /// FunctionCallResponse, then ReadyForQuery.
     Function,
     /// An error, in place of which the client sees this, then ReadyForQuery: a Query that the server is made to refuse.
@@ -133,7 +135,7 @@ impl Expected {
             Self::Local { .. } => "nothing",
             Self::Sync => "ReadyForQuery",
             Self::Query | Self::Deallocate { .. } | Self::Amended(_) | Self::Refused(_) => "the answer to a Query",
-            Self::Own(_) | Self::Reading { .. } => "the answer to a statement of the gateway's own",
+            Self::Own(_) | Self::Reading { .. } | Self::Types(_) => "the answer to a statement of the gateway's own",
             Self::Function => "the answer to a FunctionCall",
         }
     }

@@ -221,6 +221,14 @@ impl Prepared {
         self.described.types.get().unwrap_or(&self.types)
     }
 
+    /// Whether the client left types to the server that has not told which it chose.
+    #[must_use]
+    pub fn leaves_types_open(&self) -> bool {
+        let given = || self.types.get(2..).unwrap_or_default().chunks_exact(4);
+        let open = || given().any(|oid| oid == [0; 4]) || given().len() < highest_parameter(&self.text);
+        self.described.types.get().is_none() && open() && self.is_planned()
+    }
+
     /// Whether it is an EXECUTE of another.
     #[inline]
     #[must_use]
@@ -370,6 +378,15 @@ impl Prepared {
         }
         proven.push(Proof { scope, settings: Arc::clone(settings) });
     }
+}
+
+/// The highest parameter of a text, or what looks like one.
+fn highest_parameter(text: &[u8]) -> usize {
+    let numbers = text.split(|byte| *byte == b'$').skip(1).map(|rest| {
+        let digits = rest.iter().take(5).take_while(|byte| byte.is_ascii_digit());
+        digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0'))
+    });
+    numbers.max().unwrap_or(0)
 }
 
 /// Whether a text means the same under both, as far as settings decide that.

@@ -470,3 +470,51 @@ fn a_refused_statement_is_refused_in_its_place() {
         }
     }
 }
+
+/// PostgreSQL chooses the types that a client left open once, told or not: on another server they were chosen anew, so that what came
+/// in binary meant something else.
+#[test]
+fn types_that_nobody_asked_for_stay_what_they_were() {
+    let database = database("redefined_types");
+    let gateway = Gateway::setup().pool("size = 2").weights(0, 0).start();
+    let mut client = Raw::log_in(gateway.port, "demo", &database);
+    let mut others = [(); 2].map(|()| Raw::log_in(gateway.port, "demo", &database));
+    let mut plain = Raw::log_in(gateway.cluster.primary().port(), "demo", &database);
+    let statement = |name: &str, text: &str, types: &[u8]| {
+        [message(b'P', &[name.as_bytes(), b"\0", text.as_bytes(), b"\0", types].concat()), sync()].concat()
+    };
+    let (moment, number) = (757_382_400_000_000_i64.to_be_bytes(), 1_078_523_331_i32.to_be_bytes());
+    let cases: [(&str, &str, &[u8]); 3] =
+        [("timestamp", "timestamptz", &moment), ("int", "real", &number), ("int", "bigint", &number)];
+    for (n, (from, to, value)) in cases.into_iter().enumerate() {
+        for types in [&b"\0\0"[..], b"\0\x01\0\0\0\0"] {
+            for described in [false, true] {
+                let mut told = Vec::new();
+                for (side, elsewhere) in [(&mut client, !direct()), (&mut plain, false)] {
+                    let what = format!("{from} to {to}, {types:?}, described: {described}, elsewhere: {elsewhere}");
+                    // Another text for each: what one has learned is no other's.
+                    let text = format!("INSERT INTO typed /* {n} {} {described} */ VALUES ($1)", types.len());
+                    assert_eq!(side.ask(&format!("DROP TABLE IF EXISTS typed; CREATE TABLE typed (v {from})")), "");
+                    assert_eq!(side.ask("SET TimeZone = 'America/New_York'"), "");
+                    side.send(&statement("s", &text, types));
+                    let answer: Vec<u8> = side.until(b'Z').iter().map(|(tag, _)| *tag).collect();
+                    assert_eq!(answer, b"1Z", "{what}");
+                    side.send(&run("s", &[value], described));
+                    assert_eq!(side.first(), "", "{what}");
+                    if elsewhere {
+                        side.leaves_server_to(&mut others);
+                    }
+                    assert_eq!(side.ask(&format!("ALTER TABLE typed ALTER v TYPE {to}")), "", "{what}");
+                    side.send(&run("s", &[value], described));
+                    assert_eq!(side.first(), "", "{what}");
+                    told.push(side.ask("SELECT string_agg(v::text, ' ') FROM typed"));
+                    assert_eq!(side.ask("DEALLOCATE s"), "");
+                    for other in &mut others {
+                        other.ask("COMMIT");
+                    }
+                }
+                assert_eq!(told[0], told[1], "{from} to {to}, {types:?}, described: {described}");
+            }
+        }
+    }
+}
