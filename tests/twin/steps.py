@@ -28,7 +28,7 @@ VALUES = {
     "default_transaction_isolation": ["repeatable read", "serializable", "read committed"], "bytea_output": ["escape", "hex"],
     "enable_seqscan": ["off", "on"], "standard_conforming_strings": ["off", "on"], "extra_float_digits": ["0", "3"],
     "tw.a": ["x", "y z"], "TW.B": ["1"], "default_transaction_read_only": ["on", "off"], "row_security": ["off", "on"],
-    "default_transaction_deferrable": ["on", "off"], "idle_in_transaction_session_timeout": ["10min"],
+    "default_transaction_deferrable": ["off"], "idle_in_transaction_session_timeout": ["10min"],
     "client_min_messages": ["error", "warning", "debug1", "log"], "synchronous_commit": ["off", "local", "on"],
     "check_function_bodies": ["off"], "xmloption": ["document"], "lc_monetary": ["C", "nonsense"], "vacuum_cost_delay": ["3"],
     "session_replication_role": ["replica", "origin"], "temp_tablespaces": [""], "plan_cache_mode": ["force_custom_plan"],
