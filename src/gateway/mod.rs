@@ -20,6 +20,7 @@ mod io;
 mod listen;
 mod login;
 mod peers;
+mod prepare;
 mod private;
 mod pump;
 mod refused;
