@@ -158,11 +158,11 @@ impl Conversation {
         Ok(())
     }
 
-    /// Whether the unit at hand cannot run here, and the server was kept only until it can be asked what it has of the session: then
-    /// it is asked at once, again and again, and the unit waits.
+    /// Whether the unit at hand cannot run on the server held, which could not be asked yet what it has of the session: then it is
+    /// asked at once, again and again, and the unit waits. `again`: it has waited before.
     pub(super) fn waits_to_leave(&mut self, decided: &Result<Route, ErrorReply>, again: bool) -> bool {
         let (Some(lent), Ok(route)) = (&self.held, decided) else { return false };
-        if !(self.settled && self.session.pins.unanswered) || self.account.mode == PoolMode::Session {
+        if !self.settled || self.account.mode == PoolMode::Session {
             return false;
         }
         let node = &lent.pool().node;

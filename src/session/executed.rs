@@ -78,7 +78,7 @@ fn renamed(text: &[u8], id: StatementId, context: TextContext) -> Option<Vec<u8>
     let (start, end) = (usize::try_from(start).ok()?, usize::try_from(end).ok()?);
     let mut out = Vec::with_capacity(text.len() + 24);
     out.extend_from_slice(text.get(..start)?);
-    id.write_name(&mut out);
+    out.extend_from_slice(&id.name());
     out.extend_from_slice(text.get(end..)?);
     Some(out)
 }
@@ -181,9 +181,7 @@ mod tests {
     fn the_name_alone_is_changed() {
         let context = TextContext::new(true, "UTF8");
         let statement = Registry::default().single(b"", &[0, 0], Analyzer::new(1 << 20).analyze(b"", context));
-        let mut own = Vec::new();
-        statement.id.write_name(&mut own);
-        let own = String::from_utf8(own).unwrap();
+        let own = String::from_utf8(statement.id.name().to_vec()).unwrap();
         for (text, expected) in [
             ("EXECUTE a", format!("EXECUTE {own}")),
             ("execute/* a */\"A b\"(1, 'a')", format!("execute/* a */{own}(1, 'a')")),

@@ -320,8 +320,7 @@ impl Session {
         self.prepare(up, &statement, held, Some(name), Show::Pass);
         if !told && statement.leaves_types_open() {
             // The types that the client left open are the server's to choose, once.
-            let mut name = Vec::with_capacity(24);
-            statement.id.write_name(&mut name);
+            let name = statement.id.name();
             frontend::write_target(&mut up.output, b'D', b'S', &name);
             up.expect(Expected::Types(Arc::clone(&statement)), self);
         }
@@ -355,8 +354,7 @@ impl Session {
         if let Some(victim) = up.prepared.victim() {
             up.close(victim, self);
         }
-        let mut name = Vec::with_capacity(24);
-        statement.id.write_name(&mut name);
+        let name = statement.id.name();
         frontend::write_parse(&mut up.output, &name, &statement.text, statement.settled_types());
         let settings = Arc::clone(&self.settings);
         up.expect(
@@ -382,16 +380,7 @@ impl Session {
         }
         for (show, text) in [(Show::Hide, &b""[..]), (Show::Pass, &statement.text)] {
             frontend::write_parse(&mut up.output, &name, text, &[0, 0]);
-            up.expect(
-                Expected::Parse {
-                    statement: None,
-                    client_name: None,
-                    unnamed: false,
-                    replaced: Replaced::Nothing,
-                    show,
-                },
-                self,
-            );
+            up.expect(Expected::stray_parse(show), self);
         }
         up.add_litter(name);
     }
@@ -415,8 +404,7 @@ impl Session {
         let rest_len = bind.rest.len() + rest;
         rewrite.flush(&self.input, up);
         self.ensure(up, statement);
-        let mut name = Vec::with_capacity(24);
-        statement.id.write_name(&mut name);
+        let name = statement.id.name();
         frontend::write_bind_head(&mut up.output, &portal, &name, rest_len);
         up.output.extend_from_slice(&self.input[rest_at..rewrite.end]);
     }
@@ -428,8 +416,7 @@ impl Session {
         }
         rewrite.flush(&self.input, up);
         self.ensure(up, statement);
-        let mut name = Vec::with_capacity(24);
-        statement.id.write_name(&mut name);
+        let name = statement.id.name();
         frontend::write_target(&mut up.output, b'D', b'S', &name);
     }
 

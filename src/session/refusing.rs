@@ -77,16 +77,7 @@ impl Session {
     pub(super) fn refuse_parse(&mut self, up: &mut Upstream, reply: ErrorReply) {
         // Under a name, which is not taken when the Parse fails: the unnamed statement stays what it is.
         frontend::write_parse(&mut up.output, b"pointsman", REFUSED, &[0, 0]);
-        up.expect(
-            Expected::Parse {
-                statement: None,
-                client_name: None,
-                unnamed: false,
-                replaced: Replaced::Nothing,
-                show: Show::Replace(Box::new(reply)),
-            },
-            self,
-        );
+        up.expect(Expected::stray_parse(Show::Replace(Box::new(reply))), self);
     }
 
     /// The unit is not sent: the statements that it declared do not exist, those that it closed do. `refused`: it never

@@ -117,6 +117,12 @@ pub enum Expected {
 }
 
 impl Expected {
+    /// Of a Parse under a name that stands for no statement known.
+    #[must_use]
+    pub fn stray_parse(show: Show) -> Self {
+        Self::Parse { statement: None, client_name: None, unnamed: false, replaced: Replaced::Nothing, show }
+    }
+
     /// Whether it ends with ReadyForQuery.
     pub(super) fn readies(&self) -> bool {
         matches!(

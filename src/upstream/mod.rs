@@ -312,9 +312,7 @@ impl Upstream {
 
     /// Lets the server forget a statement that has a name of ours.
     pub fn close<R: Receiver>(&mut self, id: StatementId, to: &mut R) {
-        let mut name = Vec::with_capacity(24);
-        id.write_name(&mut name);
-        frontend::write_target(&mut self.output, b'C', b'S', &name);
+        frontend::write_target(&mut self.output, b'C', b'S', &id.name());
         self.expect(Expected::Close { statement: Some(id), show: Show::Hide }, to);
     }
 

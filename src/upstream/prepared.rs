@@ -45,10 +45,12 @@ impl StatementId {
         name.strip_prefix("pm_")?.parse().ok().map(Self)
     }
 
-    /// Appends the name under which servers know it.
-    pub fn write_name(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"pm_");
-        out.extend_from_slice(itoa::Buffer::new().format(self.0).as_bytes());
+    /// The name under which servers know it: three letters and at most twenty digits.
+    #[must_use]
+    pub fn name(self) -> SmallVec<[u8; 24]> {
+        let mut name = SmallVec::from_slice(b"pm_");
+        name.extend_from_slice(itoa::Buffer::new().format(self.0).as_bytes());
+        name
     }
 }
 

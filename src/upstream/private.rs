@@ -69,9 +69,7 @@ impl Upstream {
         // One that failed was left.
         close(self, to, b'S');
         frontend::write_parse(&mut self.output, NAME, text.as_bytes(), &[0, 0]);
-        let (statement, client_name, replaced) = (None, None, Replaced::Nothing);
-        let parse = Expected::Parse { statement, client_name, unnamed: false, replaced, show: Show::Hide };
-        self.expect(parse, to);
+        self.expect(Expected::stray_parse(Show::Hide), to);
         // No formats, no values.
         frontend::write_bind_head(&mut self.output, NAME, NAME, 6);
         self.output.extend_from_slice(&[0; 6]);
@@ -122,8 +120,7 @@ impl Private {
             if let Some(victim) = upstream.prepared.victim() {
                 upstream.close(victim, to);
             }
-            let mut name = Vec::with_capacity(24);
-            statement.id.write_name(&mut name);
+            let name = statement.id.name();
             frontend::write_parse(&mut upstream.output, &name, &statement.text, statement.settled_types());
             let parse = Expected::Parse {
                 statement: Some(Arc::clone(statement)),
