@@ -28,9 +28,7 @@ mod screen;
 mod starts;
 
 pub use emptied::emptied_databases;
-pub use queries::{
-    COLUMNS_SQL, DEFINITIONS_SQL, DefinitionRow, FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL, RelationRow,
-};
+pub use queries::{DEFINITIONS_SQL, DefinitionRow, FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL, RelationRow, TYPES_SQL};
 pub use redefinition::redefines;
 pub use starts::alters_starts;
 

@@ -226,9 +226,13 @@ SELECT 'e', '0', '', '', f.callee, '' FROM pg_catalog.pg_event_trigger e JOIN ma
   WHERE e.evtenabled <> 'D'"
 );
 
-/// Query for one row of one text, or none: a number made of the types of all columns. It changes when a relation that is not
-/// temporary comes, goes, or has its columns changed.
-pub const COLUMNS_SQL: &str = "\
-SELECT pg_catalog.sum(pg_catalog.hashint8extended((a.attrelid::bigint << 16) + a.attnum, a.atttypid::bigint))::text
-FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
-WHERE c.oid >= 16384 AND c.relpersistence <> 't' AND a.attnum > 0 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c')";
+/// Query for one row of one text, or none: a number made of what chooses the types of a statement's parameters, the types of all
+/// columns and which functions there are (a function's arguments never change). Temporary relations do not count.
+pub const TYPES_SQL: &str = "\
+SELECT pg_catalog.sum(t.hash)::text FROM (
+  SELECT pg_catalog.hashint8extended((a.attrelid::bigint << 16) + a.attnum, a.atttypid::bigint) AS hash
+    FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+    WHERE c.oid >= 16384 AND c.relpersistence <> 't' AND a.attnum > 0 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
+  UNION ALL
+  SELECT pg_catalog.hashint8extended(p.oid::bigint, 0) FROM pg_catalog.pg_proc p WHERE p.oid >= 16384
+) t";

@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 use super::Source;
 use super::link::{Asked, Link};
 use crate::catalog::{
-    COLUMNS_SQL, Catalog, DEFINITIONS_SQL, DefinitionRow, Definitions, FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL,
-    RelationRow,
+    Catalog, DEFINITIONS_SQL, DefinitionRow, Definitions, FUNCTIONS_SQL, FunctionRow, RELATIONS_SQL, RelationRow,
+    TYPES_SQL,
 };
 use crate::topology::{Role, Standing, Topology};
 use crate::upstream::Column;
@@ -41,8 +41,8 @@ struct Reading {
     retry: Option<(Instant, Duration)>,
     /// Of the rows: a catalogue that says the same keeps its number, and with it what was concluded from it.
     digest: [u8; 32],
-    /// What was said of all columns.
-    columns: Option<String>,
+    /// What [`TYPES_SQL`] said.
+    types: Option<String>,
 }
 
 impl Reading {
@@ -63,9 +63,9 @@ impl Reading {
         wait
     }
 
-    /// Returns whether the columns differ from those read before.
-    fn told_columns(&mut self, columns: String) -> bool {
-        self.columns.replace(columns).zip(self.columns.as_ref()).is_some_and(|(was, now)| was != *now)
+    /// Returns whether parameters' types may be chosen otherwise than when this was read before.
+    fn types_differ(&mut self, types: String) -> bool {
+        self.types.replace(types).is_some_and(|was| Some(was) != self.types)
     }
 
     /// Returns whether the rows differ from those read before.
@@ -111,7 +111,7 @@ async fn read(
     match ask(source, dbname, worker).await {
         Ok(mut rows) => {
             let mut definitions = definitions;
-            if reading.told_columns(std::mem::take(&mut rows.columns)) {
+            if reading.types_differ(std::mem::take(&mut rows.types)) {
                 // Perhaps by DDL that passed by here.
                 source.schema_changed();
                 definitions.all += 1;
@@ -167,7 +167,7 @@ struct Rows {
     functions: Vec<FunctionRow>,
     defined: Vec<DefinitionRow>,
     relations: Vec<RelationRow>,
-    columns: String,
+    types: String,
 }
 
 impl Rows {
@@ -199,20 +199,20 @@ fn digest(kind: u8, fields: &[&str]) -> [u8; 32] {
 
 async fn ask(source: &dyn Source, dbname: &str, worker: usize) -> Result<Rows, Unread> {
     let Some(node) = best_node(source.topology()) else { return Err(Unread::Failed("no node answers".to_owned())) };
-    let queries = [FUNCTIONS_SQL, DEFINITIONS_SQL, RELATIONS_SQL, COLUMNS_SQL];
+    let queries = [FUNCTIONS_SQL, DEFINITIONS_SQL, RELATIONS_SQL, TYPES_SQL];
     let mut link = Link::new(worker);
     let asked = link.ask(source, node, Some(dbname), &queries, TIMEOUT).await;
     link.close().await;
     match asked {
         Asked::Answers(answers) => {
-            let [functions, defined, relations, columns] = answers.as_slice() else {
+            let [functions, defined, relations, types] = answers.as_slice() else {
                 return Err(Unread::Failed("an answer is missing".to_owned()));
             };
             Ok(Rows {
                 functions: functions.rows.iter().filter_map(|row| function(row)).collect(),
                 defined: defined.rows.iter().filter_map(|row| definition(row)).collect(),
                 relations: relations.rows.iter().filter_map(|row| relation(row)).collect(),
-                columns: columns.rows.iter().flatten().flatten().cloned().collect(),
+                types: types.rows.iter().flatten().flatten().cloned().collect(),
             })
         }
         Asked::NoDatabase => Err(Unread::Gone),

@@ -301,6 +301,7 @@ fn without_an_account_connections_are_borrowed_and_catalogues_are_read() {
     };
     counts("CREATE TABLE changing (n int)", 2);
     counts("ALTER TABLE changing ALTER n TYPE bigint", 2);
+    counts("DROP FUNCTION f(); CREATE FUNCTION f(bigint) RETURNS int LANGUAGE sql AS 'SELECT 1'", 2);
     counts("CREATE TEMP TABLE changing (n text)", 1);
     counts("INSERT INTO changing VALUES (1)", 1);
 

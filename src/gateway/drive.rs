@@ -4,7 +4,8 @@
 //! only for a reason with a name; it goes back clean or not at all. No statement is sent twice, but for what failed by its
 //! server's own fault and had no effect (`rerun`).
 //!
-//! Deliberately absent: bytes (`pump`), what statements mean (`route`), how a server is let go (`settle`).
+//! Deliberately absent: bytes (`pump`), what statements mean (`route`), what a server is told first (`prepare`), how it is let go
+//! (`settle`).
 
 use std::future::Future;
 use std::future::poll_fn;
