@@ -125,7 +125,8 @@ impl Session {
                 }
                 What::Parse { statement, .. } => {
                     rewrite.flush(&self.input, up);
-                    let told = matches!(ops.as_slice().first(), Some(Op { what: What::DescribeStatement { .. }, .. }));
+                    let next = ops.as_slice().first().map(|next| &next.what);
+                    let told = matches!(next, Some(What::DescribeStatement { statement: Some(one) }) if one.id == statement.id);
                     self.parse_named(up, &frame, statement, told);
                 }
                 What::RefusedParse(reply) => {

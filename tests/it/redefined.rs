@@ -481,7 +481,7 @@ fn types_that_nobody_asked_for_stay_what_they_were() {
     let mut others = [(); 2].map(|()| Raw::log_in(gateway.port, "demo", &database));
     let mut plain = Raw::log_in(gateway.cluster.primary().port(), "demo", &database);
     let statement = |name: &str, text: &str, types: &[u8]| {
-        [message(b'P', &[name.as_bytes(), b"\0", text.as_bytes(), b"\0", types].concat()), sync()].concat()
+        message(b'P', &[name.as_bytes(), b"\0", text.as_bytes(), b"\0", types].concat())
     };
     let (moment, number) = (757_382_400_000_000_i64.to_be_bytes(), 1_078_523_331_i32.to_be_bytes());
     let cases: [(&str, &str, &[u8]); 3] =
@@ -496,9 +496,14 @@ fn types_that_nobody_asked_for_stay_what_they_were() {
                     let text = format!("INSERT INTO typed /* {n} {} {described} */ VALUES ($1)", types.len());
                     assert_eq!(side.ask(&format!("DROP TABLE IF EXISTS typed; CREATE TABLE typed (v {from})")), "");
                     assert_eq!(side.ask("SET TimeZone = 'America/New_York'"), "");
-                    side.send(&statement("s", &text, types));
+                    // Another's description is none of it.
+                    side.send(&[statement("o", "SELECT 1", b"\0\0"), sync()].concat());
+                    side.until(b'Z');
+                    let describes = message(b'D', b"So\0");
+                    side.send(&[statement("s", &text, types), describes, sync()].concat());
                     let answer: Vec<u8> = side.until(b'Z').iter().map(|(tag, _)| *tag).collect();
-                    assert_eq!(answer, b"1Z", "{what}");
+                    assert_eq!(answer, b"1tTZ", "{what}");
+                    assert_eq!(side.ask("DEALLOCATE o"), "");
                     side.send(&run("s", &[value], described));
                     assert_eq!(side.first(), "", "{what}");
                     if elsewhere {
