@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use crate::observe::PoolStats;
@@ -343,8 +343,10 @@ impl Pool {
             let mut inner = self.inner.lock();
             let (open, limits) = (inner.open.get(), &inner.limits);
             let aged = limits.lifetime.is_some_and(|limit| server.age(inner.idle.now) >= limit);
-            let surplus = open > limits.size + limits.reserve || self.budget.is_exceeded();
-            if inner.closed || aged || surplus || server.epoch < inner.epoch {
+            if open > limits.size + limits.reserve {
+                return self.close_surplus(inner, server);
+            }
+            if inner.closed || aged || self.budget.is_exceeded() || server.epoch < inner.epoch {
                 drop(inner);
                 drop(server);
                 return self.closed_one();
@@ -362,7 +364,10 @@ impl Pool {
                 }
             }
             let Some(waiter) = inner.next_waiter(server.worker) else {
-                if open > inner.limits.size || (scarce && self.budget.wants_idle(&self.share)) {
+                if open > inner.limits.size {
+                    return self.close_surplus(inner, server);
+                }
+                if scarce && self.budget.wants_idle(&self.share) {
                     drop(inner);
                     drop(server);
                     return self.closed_one();
@@ -375,6 +380,15 @@ impl Pool {
                 Ok(()) | Err(Grant::Permit(_)) => return,
             }
         }
+    }
+
+    /// Closes a connection above the size, so that nobody here may have its place. It is uncounted under the lock that it was counted
+    /// under: of two that come back at once, one goes where one is too many.
+    fn close_surplus(&self, mut inner: MutexGuard<'_, Inner>, server: Box<Server>) {
+        inner.open.sub();
+        drop(inner);
+        drop(server);
+        self.budget.give();
     }
 
     /// Somebody asked what `currval` tells: for ten minutes a connection that has a session's values is kept from others, if one
