@@ -61,8 +61,12 @@ struct Test {
 
 impl Test {
     fn new(label: &str, unseen: bool) -> Self {
+        Self::with("size = 4", label, unseen)
+    }
+
+    fn with(pool: &str, label: &str, unseen: bool) -> Self {
         let database = database(label);
-        let gateway = Gateway::setup().pool("size = 4").start();
+        let gateway = Gateway::setup().pool(pool).start();
         let test = Self { gateway, database, unseen };
         let table = "CREATE TABLE t (id int, name text); INSERT INTO t VALUES (1, 'one')";
         test.gateway.query(&test.database, table);
@@ -139,6 +143,34 @@ fn what_was_described_once_returns_that_or_fails() {
         // Another client that prepared it before the change meets the error as well, wherever.
         test.define("ALTER TABLE t DROP COLUMN more");
         test.elsewhere(2, || ask(&mut client, &run("s", &[], false), &format!("{CHANGED} ZI")));
+    }
+}
+
+/// Where servers hold few statements each is prepared anew all the time: those too are asked about each time. What only the
+/// client's own answer would tell of DDL comes too late for who waits for the same lock.
+#[test]
+fn what_comes_and_goes_on_servers_returns_what_was_described() {
+    for unseen in [false, true] {
+        let label = format!("comes_and_goes_{unseen}");
+        let test = Test::with("size = 4\nprepared_statements = 1", &label, unseen);
+        let mut client = test.client();
+        for (name, text) in [("s", READ), ("u", "UPDATE t SET id = id RETURNING *")] {
+            ask(&mut client, &prepare(name, text), "T2 ZI");
+        }
+        for name in ["s", "u", "s", "u"] {
+            ask(&mut client, &run(name, &[], false), "[1 one] ZI");
+        }
+        test.define("ALTER TABLE t ADD COLUMN more text DEFAULT 'more'");
+        for name in ["s", "u", "s", "u"] {
+            ask(&mut client, &run(name, &[], false), &format!("{CHANGED} ZI"));
+        }
+        for (name, text) in [("s", READ), ("u", "UPDATE t SET id = id RETURNING *")] {
+            let close = message(b'C', format!("S{name}\0").as_bytes());
+            ask(&mut client, &[close, prepare(name, text)].concat(), "T3 ZI");
+        }
+        for name in ["s", "u", "s", "u"] {
+            ask(&mut client, &run(name, &[], false), "[1 one more] ZI");
+        }
     }
 }
 

@@ -20,8 +20,6 @@ pub struct PreparedSet {
     limit: usize,
     clock: u64,
     scope: Scope,
-    /// One had to go for another: what is prepared here is often prepared anew.
-    crowded: bool,
 }
 
 #[derive(Debug)]
@@ -43,7 +41,7 @@ impl PreparedSet {
     /// An empty set that holds `limit` statements at most (at least one).
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { held: HashMap::default(), limit: limit.max(1), clock: 0, scope: Scope::default(), crowded: false }
+        Self { held: HashMap::default(), limit: limit.max(1), clock: 0, scope: Scope::default() }
     }
 
     /// Whether the server holds it; marks it as used.
@@ -59,8 +57,7 @@ impl PreparedSet {
     }
 
     /// Whether clients may know what it returns, and this server may see that otherwise: it must be asked before the statement
-    /// is used. Where statements come and go, one server's answer stands for the account's others. `within` as in
-    /// [`PreparedSet::misreads`].
+    /// is used. `within` as in [`PreparedSet::misreads`].
     #[must_use]
     pub fn doubts(&self, statement: &Prepared, settings: &Arc<Settings>, within: Within) -> bool {
         if !statement.is_described() || !statement.is_shared() {
@@ -73,10 +70,8 @@ impl PreparedSet {
                     || held.sent_in == Some(DOUBTED)
                     || held.replans && statement.may_be_misread(settings, within)
             }
-            None => {
-                !(self.crowded && statement.is_proven(self.scope, settings))
-                    || statement.may_be_misread(settings, within)
-            }
+            // Nothing else tells in time: who waits here for DDL that another executes may be served before its answer comes.
+            None => true,
         }
     }
 
@@ -157,7 +152,6 @@ impl PreparedSet {
         if self.held.len() < self.limit {
             return None;
         }
-        self.crowded = true;
         self.held.iter().min_by_key(|(_, held)| held.used).map(|(id, _)| *id)
     }
 
