@@ -43,6 +43,8 @@ async fn metrics_count_what_sessions_do() {
     for n in 0..20 {
         client.batch_execute(&format!("INSERT INTO t VALUES ({n})")).await.unwrap();
     }
+    // What was defined keeps every session's reads from replicas that lack it.
+    gateway.replicas_serve(&database);
     let reader = gateway.connect(&database).await;
     for n in 0..30 {
         reader.batch_execute(&format!("SELECT {n}")).await.unwrap();

@@ -2,7 +2,8 @@
 //!
 //! One binary, so that one cluster serves all tests; each test has a database and a gateway of its own, and they run in
 //! parallel. With `POINTSMAN_TEST_DIRECT=1` the same tests speak to PostgreSQL itself, which checks the tests: what
-//! fails there is the test's fault. What only a gateway can do is left out then.
+//! fails there is the test's fault. What only a gateway can do is left out then. With `POINTSMAN_TEST_LAG=120ms` the shared
+//! cluster's replicas lag so far behind: a test that reads in one session what another wrote fails each time, not now and then.
 
 mod acceptance;
 mod admin;

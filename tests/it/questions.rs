@@ -114,6 +114,7 @@ fn what_a_replica_cannot_do_waits_for_its_question() {
         // A replica locks them as well once something was committed behind that.
         let flush = "SELECT pg_logical_emit_message(true, '', '')";
         cluster().primary().psql("postgres", flush).unwrap();
+        cluster().wait_replayed().unwrap();
         eventually("the server to be kept", || {
             assert_eq!(client.ask("SET work_mem = '5MB'"), "");
             kept()

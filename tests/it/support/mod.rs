@@ -41,7 +41,15 @@ pub(crate) fn cluster() -> &'static Cluster {
                 .hba(&format!("host all {user} all {method}"))
                 .sql(&format!("SET password_encryption = '{stored}'; CREATE ROLE {user} LOGIN PASSWORD '{quoted}';"));
         }
-        builder.start(|_| {}).unwrap_or_else(|error| panic!("{error}"))
+        let cluster = builder.start(|_| {}).unwrap_or_else(|error| panic!("{error}"));
+        if let Some(lag) = std::env::var_os("POINTSMAN_TEST_LAG") {
+            for replica in cluster.replicas() {
+                let lag = lag.to_str().unwrap();
+                replica.psql("postgres", &format!("ALTER SYSTEM SET recovery_min_apply_delay = '{lag}'")).unwrap();
+                replica.psql("postgres", "SELECT pg_reload_conf()").unwrap();
+            }
+        }
+        cluster
     })
 }
 
