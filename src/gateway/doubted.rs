@@ -23,6 +23,7 @@ pub(super) async fn confirm(
     doubtful: &[Arc<Prepared>],
 ) -> Result<Option<ErrorReply>, PrivateError> {
     let (settings, within) = (Arc::clone(&session.settings), session.within());
+    session.asks_about(doubtful, &mut lent.upstream);
     if doubtful.len() == 1 && !session.comes_after_others(doubtful) {
         return private::confirm(lent, doubtful, &settings, within).await;
     }

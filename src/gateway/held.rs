@@ -7,6 +7,8 @@
 //!
 //! Deliberately absent: getting a server (`checkout`), letting go of one (`settle`).
 
+use smallvec::SmallVec;
+
 use super::checkout::cancelled;
 use super::drive::{Conversation, End};
 use super::route::Route;
@@ -65,7 +67,8 @@ impl Conversation {
         let behind = decided.as_ref().is_ok_and(|route| self.is_behind(route));
         let kept = self.account.mode == PoolMode::Session || self.session.pins.any();
         let Some(lent) = &mut self.held else { return Ok(()) };
-        let doubtful = self.session.doubtful(&lent.upstream);
+        let asked = self.session.unit().asked;
+        let doubtful = if asked { SmallVec::new() } else { self.session.doubtful(&lent.upstream) };
         let fits = decided.as_ref().is_ok_and(|route| route.admits(&lent.pool().node)) && !behind;
         // Drivers ask what a statement is like, wait, and send something else: a COPY, a write.
         let elsewhere =

@@ -18,6 +18,21 @@ impl Session {
         !first.is_some_and(|op| statements.iter().any(|statement| self.fails_with(&op.what, statement.id)))
     }
 
+    /// `up` is asked about the unit's statements, and holds all that it uses at once from here on: none of them goes for the next.
+    pub fn asks_about(&mut self, doubtful: &[Arc<Prepared>], up: &mut Upstream) {
+        self.unit.asked = true;
+        let used = self.unit.ops.iter().filter_map(|op| match &op.what {
+            What::Parse { statement, .. }
+            | What::Bind { statement: Some(statement), .. }
+            | What::DescribeStatement { statement: Some(statement) } => Some(statement.id),
+            _ => None,
+        });
+        let mut used: SmallVec<[_; 4]> = used.chain(doubtful.iter().map(|statement| statement.id)).collect();
+        used.sort_unstable();
+        used.dedup();
+        up.prepared.hold_together(&used);
+    }
+
     /// The named statements that the unit is about to use and that `up` may see otherwise than clients know them: they must be
     /// asked for first. Not those that the client itself parses or is told of anew, and none within a group, which a
     /// question would end.

@@ -352,7 +352,7 @@ impl Session {
             // Groups in flight may close it, or fail before they come to that.
             up.close(statement.id, self);
         }
-        if let Some(victim) = up.prepared.victim() {
+        for victim in up.prepared.victims() {
             up.close(victim, self);
         }
         let name = statement.id.name();

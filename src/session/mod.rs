@@ -202,6 +202,8 @@ pub struct Unit {
     pub closed: bool,
     /// Whether the first message of an extended group is in it.
     pub opens: bool,
+    /// Its statements were asked about where it was to run: that is not done there twice.
+    pub asked: bool,
     /// It wants a decision; what the client sends after it is not looked at before.
     complete: bool,
     foreseen: Option<Box<foreseen::Foreseen>>,

@@ -117,7 +117,7 @@ impl Private {
             if upstream.prepared.touch(statement.id) {
                 upstream.close(statement.id, to);
             }
-            if let Some(victim) = upstream.prepared.victim() {
+            for victim in upstream.prepared.victims() {
                 upstream.close(victim, to);
             }
             let name = statement.id.name();

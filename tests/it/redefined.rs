@@ -174,6 +174,40 @@ fn what_comes_and_goes_on_servers_returns_what_was_described() {
     }
 }
 
+/// The last that a server was asked about had the first go there, which it was asked about again, without end.
+#[test]
+fn a_group_may_use_more_statements_than_servers_hold() {
+    let test = Test::with("size = 2\nprepared_statements = 2", "more_than_held", false);
+    let mut client = test.client();
+    let names: Vec<String> = (0..5).map(|n| format!("s{n}")).collect();
+    for (n, name) in names.iter().enumerate() {
+        ask(&mut client, &prepare(name, &format!("SELECT *, {n} AS n FROM t FOR SHARE")), "T3 ZI");
+    }
+    let all = || {
+        let mut group: Vec<u8> = names.iter().flat_map(|name| run(name, &[], false)).collect();
+        // One Sync for all.
+        let runs: Vec<usize> = names.iter().map(|name| run(name, &[], false).len()).collect();
+        let mut at = 0;
+        for len in &runs[..4] {
+            at += len - sync().len();
+            group.drain(at..at + sync().len());
+        }
+        group
+    };
+    let rows = "[1 one 0] [1 one 1] [1 one 2] [1 one 3] [1 one 4]";
+    ask(&mut client, &all(), &format!("{rows} ZI"));
+    ask(&mut client, &query("BEGIN; LOCK TABLE t IN ACCESS SHARE MODE"), "ZT");
+    ask(&mut client, &all(), &format!("{rows} ZT"));
+    ask(&mut client, &query("COMMIT"), "ZI");
+    client.send(&query("SELECT pg_advisory_lock(1)"));
+    client.until(b'Z');
+    for _ in 0..2 {
+        ask(&mut client, &all(), &format!("{rows} ZI"));
+    }
+    test.define("ALTER TABLE t ADD COLUMN more text");
+    ask(&mut client, &all(), &format!("{CHANGED} ZI"));
+}
+
 #[test]
 fn what_returns_the_same_goes_on() {
     for unseen in [false, true] {

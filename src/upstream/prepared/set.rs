@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::{Prepared, Scope, StatementId, Within, parses_alike};
 use crate::upstream::Settings;
 
@@ -18,6 +20,8 @@ pub struct PreparedSet {
     held: HashMap<StatementId, Held, foldhash::fast::RandomState>,
     /// Most statements held; the one unused for longest goes first.
     limit: usize,
+    /// What one unit uses at once has room, though it be more.
+    together: usize,
     clock: u64,
     scope: Scope,
 }
@@ -38,10 +42,10 @@ struct Held {
 }
 
 impl PreparedSet {
-    /// An empty set that holds `limit` statements at most (at least one).
+    /// An empty set that holds `limit` statements at most (at least one), or as many as one unit uses.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { held: HashMap::default(), limit: limit.max(1), clock: 0, scope: Scope::default() }
+        Self { held: HashMap::default(), limit: limit.max(1), together: 0, clock: 0, scope: Scope::default() }
     }
 
     /// Whether the server holds it; marks it as used.
@@ -146,13 +150,29 @@ impl PreparedSet {
         }
     }
 
-    /// The statement to close before another is prepared, if the set is full.
+    /// The statements to close before another is prepared, if the set is full: those unused for longest.
     #[must_use]
-    pub fn victim(&mut self) -> Option<StatementId> {
-        if self.held.len() < self.limit {
-            return None;
+    pub fn victims(&self) -> SmallVec<[StatementId; 1]> {
+        let surplus = (self.held.len() + 1).saturating_sub(self.limit.max(self.together));
+        let by_age = || self.held.iter().map(|(id, held)| (held.used, *id));
+        match surplus {
+            0 => SmallVec::new(),
+            1 => by_age().min().map(|(_, id)| id).into_iter().collect(),
+            _ => {
+                let mut by_age: Vec<_> = by_age().collect();
+                by_age.sort_unstable();
+                by_age.into_iter().take(surplus).map(|(_, id)| id).collect()
+            }
         }
-        self.held.iter().min_by_key(|(_, held)| held.used).map(|(id, _)| *id)
+    }
+
+    /// A unit uses these, each named once: none of them goes for another, until the next unit is asked about. The set may exceed its
+    /// limit for that, by what the unit holds.
+    pub fn hold_together(&mut self, used: &[StatementId]) {
+        self.together = used.len();
+        for id in used {
+            self.touch(*id);
+        }
     }
 
     /// The statement held under this name, which a client might use as its own.
