@@ -43,6 +43,8 @@ pub(super) struct Idle {
     /// When [`Pool::tidy`](super::Pool::tidy) was called last: time enough for ages, and no clock is read when a connection
     /// comes back.
     pub(super) now: Instant,
+    /// How often it was called.
+    ticks: u64,
     /// Connections that hold what `currval` may tell a session are kept from others.
     pub(super) keeps_sequences: bool,
 }
@@ -53,6 +55,8 @@ struct Entry {
     /// The server's.
     number: u64,
     since: Instant,
+    /// [`Idle::ticks`] then.
+    tick: u64,
     /// It holds one session's sequence values.
     kept: bool,
 }
@@ -60,7 +64,13 @@ struct Entry {
 impl Idle {
     pub(super) fn new(workers: usize) -> Self {
         let lists = (0..workers.max(1)).map(|_| Vec::new()).collect();
-        Self { lists, count: 0, now: Instant::now(), keeps_sequences: false }
+        Self { lists, count: 0, now: Instant::now(), ticks: 0, keeps_sequences: false }
+    }
+
+    /// Time has gone on. Call it about once a second.
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.now = now;
+        self.ticks += 1;
     }
 
     pub(super) fn count(&self) -> usize {
@@ -72,6 +82,7 @@ impl Idle {
         let entry = Entry {
             number: server.number,
             since: self.now,
+            tick: self.ticks,
             kept: self.keeps_sequences && server.upstream.sequences.of_one(),
             server,
         };
@@ -122,10 +133,11 @@ impl Idle {
         self.lists.iter().flatten().map(|entry| &*entry.server)
     }
 
-    /// One that was idle for so long or longer.
-    pub(super) fn take_unused(&mut self, long: Duration) -> Option<Box<Server>> {
-        let now = self.now;
-        let unused = |entry: &Entry| now.saturating_duration_since(entry.since) >= long;
+    /// One that was idle from one tick to the next: what came back just before a tick was used lately, whatever its age says, and
+    /// a process that stood still for a while has used nothing.
+    pub(super) fn take_unused(&mut self) -> Option<Box<Server>> {
+        let ticks = self.ticks;
+        let unused = |entry: &Entry| ticks - entry.tick >= 2;
         // The first of a list has been idle for longest.
         let list = self.lists.iter_mut().find(|list| list.first().is_some_and(unused))?;
         self.count -= 1;

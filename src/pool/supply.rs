@@ -12,9 +12,6 @@ use super::{
 };
 use crate::topology::Standing;
 
-/// An idle connection that was not used for so long makes room for whoever starves. The pool's clock ticks about once a second.
-const USED_LATELY: Duration = Duration::from_secs(1);
-
 /// Connections that one pool opens ahead at the same time.
 const AHEAD: usize = 4;
 
@@ -297,7 +294,7 @@ impl Pool {
     pub fn tidy(self: &Arc<Self>, now: Instant) {
         let expired = {
             let mut inner = self.inner.lock();
-            inner.idle.now = now;
+            inner.idle.tick(now);
             if inner.sequences_asked.is_some_and(|asked| now.saturating_duration_since(asked) >= KEEPS_SEQUENCES) {
                 inner.sequences_asked = None;
                 inner.idle.keeps_sequences = false;
@@ -318,12 +315,13 @@ impl Pool {
         self.keep_bound();
     }
 
-    /// Closes one idle connection for a starving pool, if there is one that can be spared.
+    /// Closes one idle connection for a starving pool, if there is one that can be spared: any, where the others have fewer, else one
+    /// that was not used for about a second.
     pub(super) fn shed(self: &Arc<Self>) {
         let wanted = self.budget.wants_idle(&self.share);
         let shed = {
             let mut inner = self.inner.lock();
-            if wanted { inner.idle.take_any() } else { inner.idle.take_unused(USED_LATELY) }
+            if wanted { inner.idle.take_any() } else { inner.idle.take_unused() }
         };
         if let Some(server) = shed {
             drop(server);

@@ -84,7 +84,8 @@ async fn a_user_that_floods_leaves_room_for_another() {
     let start = Instant::now();
     let quiet = connect(&gateway, "postgres", &database).await;
     let mut waits = vec![start.elapsed()];
-    for _ in 0..40 {
+    // For some seconds: idle connections are looked through once in each.
+    for _ in 0..130 {
         let start = Instant::now();
         quiet.batch_execute(WORK).await.unwrap();
         waits.push(start.elapsed());
@@ -108,8 +109,8 @@ async fn a_user_that_floods_leaves_room_for_another() {
     waits.sort();
     assert!(waits[waits.len() / 2] < Duration::from_millis(200), "{waits:?}");
     assert!(*waits.last().unwrap() < Duration::from_secs(3), "{waits:?}");
-    // Few changed hands: connections are dear.
-    assert!(opened < 30, "{opened} connections were opened");
+    // None changed hands but the quiet one's: what is idle for a moment was used lately, also where a tick comes just then.
+    assert!(opened <= 8, "{opened} connections were opened");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

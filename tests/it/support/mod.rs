@@ -2,6 +2,7 @@
 
 mod certificates;
 mod gateway;
+mod machine;
 mod raw;
 
 pub(crate) use certificates::Certificates;
@@ -32,6 +33,7 @@ pub(crate) const PASSWORD: &str = "it's \"ö\" $ecret";
 pub(crate) fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| {
+        machine::watch();
         let certificates = Certificates::shared();
         let quoted = PASSWORD.replace('\'', "''");
         let mut builder = Cluster::builder().tls(&certificates.server, &certificates.server_key);
