@@ -30,7 +30,7 @@ test: prepare ## everything: units, real processes, real PostgreSQL, real driver
 	@echo "make test: all passed"
 
 test-rust:
-	@scripts/test.sh $(CARGO_FLAGS) -- $(ARGS)
+	@cargo test $(CARGO_FLAGS) -- $(ARGS)
 
 prepare: # what the tests need, installed if missing
 	@scripts/install-missing.sh compiler c++ postgresql wasm drivers valgrind

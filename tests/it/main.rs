@@ -4,7 +4,6 @@
 //! parallel. With `POINTSMAN_TEST_DIRECT=1` the same tests speak to PostgreSQL itself, which checks the tests: what
 //! fails there is the test's fault. What only a gateway can do is left out then. With `POINTSMAN_TEST_LAG=120ms` the shared
 //! cluster's replicas lag so far behind: a test that reads in one session what another wrote fails each time, not now and then.
-//! What failed while the machine itself stood still is run again by `make test`, and by that alone (`scripts/test.sh`).
 
 mod acceptance;
 mod admin;

@@ -41,6 +41,14 @@ fn reads_follow_the_weights_and_no_write_meets_a_replica() {
     let gateway = Gateway::setup().weights(1, 2).start();
     fill(&gateway, &database);
     gateway.replicas_serve(&database);
+    // What pgbench asks before it starts goes to the primary until the gateway has read the catalogue behind the DDL again.
+    eventually("the catalogue to be read", || {
+        let on_primary =
+            || sent(&gateway).iter().filter(|((node, _), _)| node == "primary").map(|(_, n)| n).sum::<u64>();
+        let before = on_primary();
+        Load::start(&gateway, &database, 1, &["-b", "select-only", "-t", "1"]).finish();
+        on_primary() == before
+    });
     // 3,000 reads, or 9,600.
     let reads_each = either("94", "300");
     for mode in ["simple", "extended", "prepared"] {

@@ -2,7 +2,6 @@
 
 mod certificates;
 mod gateway;
-mod machine;
 mod raw;
 
 pub(crate) use certificates::Certificates;
@@ -33,7 +32,6 @@ pub(crate) const PASSWORD: &str = "it's \"ö\" $ecret";
 pub(crate) fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| {
-        machine::watch();
         let certificates = Certificates::shared();
         let quoted = PASSWORD.replace('\'', "''");
         let mut builder = Cluster::builder().tls(&certificates.server, &certificates.server_key);
