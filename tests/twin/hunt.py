@@ -335,16 +335,17 @@ class Run:
         }[more]
         for side in pair.sides:
             side.send(data)
-        self.begun(pair, mark)
+        # At rest: a backend is active before it has told what a row is like.
+        self.begun(pair, mark, "AND wait_event IN ('PgSleep', 'ClientRead', 'ClientWrite') ")
         for side in pair.sides:
             side.cancel()
         self.hear(pair, 1, "the answer to a cancelled statement", [["d", "5\n"], ["d", "6\n"], ["c"]], thin=True)
 
-    def begun(self, pair, mark):
-        """Waits until a marked statement runs on both sides."""
+    def begun(self, pair, mark, how=""):
+        """Waits until a marked statement runs on both sides, as a condition on pg_stat_activity says."""
         if pair.status in "IT":
             # A replica's may be the gateway's: it is not seen, and has had its time.
-            self.eventually(lambda: int(self.look(f"SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%{mark}%' "
+            self.eventually(lambda: int(self.look(f"SELECT count(*) FROM pg_stat_activity WHERE state = 'active' {how}AND query LIKE '%{mark}%' "
                                                   "AND query NOT LIKE '%pg_stat_activity%'")[0][0]) >= 2, 0.5)
 
     def do_late_cancel(self, pair, _):

@@ -57,13 +57,16 @@ CONTROLS = ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT a", "ROLLBACK TO a", "RELE
             "SET search_path = other, public", "RESET search_path", "SET ROLE twin_one", "RESET ROLE", "SET LOCAL TimeZone = 'Asia/Tokyo'"]
 
 
-def executes_what_failed(step):
-    """Whether a step executes an unnamed portal that it did not bind itself right before."""
-    bound = False
+def executes_what_failed(step, status):
+    """Whether a step executes an unnamed portal that it did not bind itself right before, where the transaction has failed, or may
+    have in a group before."""
+    bound, failed, begun = False, status == "E", status != "I"
     for op in step.get("ops", ()):
-        if op[0] == "E" and op[1] == "" and not bound:
+        if op[:2] == ["E", ""] and not bound and failed:
             return True
         bound = op[0] != "S" and (bound or op[:2] == ["B", ""])
+        begun = begun or begins(op)
+        failed = failed or begun and op[0] == "S"
     return False
 
 
@@ -74,10 +77,14 @@ def describes_what_failed(step, status):
     for op in step.get("ops", ()):
         if op[:2] == ["D", "S"] and failed:
             return True
-        # Under that name may be a BEGIN.
-        begun = begun or op[0] in "PB" and (CONTROL in op[1:3] or op[2].startswith(("BEGIN", "START")))
+        begun = begun or begins(op)
         failed = failed or begun and op[0] == "S"
     return False
+
+
+def begins(op):
+    """Whether a message may begin a transaction: under the name of what it binds may be a BEGIN."""
+    return op[0] in "PB" and (CONTROL in op[1:3] or op[2].startswith(("BEGIN", "START")))
 
 
 class Draw:
@@ -302,9 +309,8 @@ class Draw:
         steps = self.everywhere(number) + (self.begin() if status == "I" else self.inside(number))
         if status == "E" and self.rng.random() < 0.7:
             steps = self.inside(number)
-        steps = [(weight, step) for weight, step in steps if not describes_what_failed(step, status)]
-        if status == "E":
-            steps = [(weight, step) for weight, step in steps if not executes_what_failed(step)]
+        for fails in (describes_what_failed, executes_what_failed):
+            steps = [(weight, step) for weight, step in steps if not fails(step, status)]
         steps = [(weight, step) for weight, step in steps if wanted(step)]
         return self.rng.choices([step for _, step in steps], [weight for weight, _ in steps])[0]
 
